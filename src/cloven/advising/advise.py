@@ -13,7 +13,7 @@ from cloven.advising.alternatives import Alternative, Objective, Pricing
 from cloven.advising.baselines import baselines
 from cloven.advising.candidates import Candidate, space
 from cloven.advising.genetic import proposed
-from cloven.advising.leakage import FEWEST, LEAST_VICTIMS, SUITE, AttackImages, LeakageLedger
+from cloven.advising.leakage import FEWEST, SUITE, AttackImages, LeakageLedger
 from cloven.advising.limits import Limits, unreachable
 from cloven.advising.search import Budget, Measure, Search
 from cloven.attacks.attack import Attack
@@ -38,7 +38,6 @@ def advise(
     attacks: Attack | str | Sequence[Attack | str] = SUITE,
     budget: float = 600.0,
     results: Results | None = None,
-    unseen: GivenImages | None = None,
     measure: Measure | None = None,
     jobs: int = 1,
     progress: Progress = lambda *_: None,
@@ -61,9 +60,8 @@ def advise(
         minimise: ``latency``, ``energy`` or ``traffic``; or ``throughput``, which is maximised.
         attacks: the attacks on every tap instead of the default suite, `cloven.advising.leakage.SUITE`.
         budget: seconds after which no further division is attacked.
-        results: an audit of the same model: what it measured with the whole suite is not attacked again. If its
-            victims are given as ``victims``, give others as ``unseen``.
-        unseen: the victims of the second attacks on winners; by default, every second one of ``victims``.
+        results: an audit of the same model: what it measured with the whole suite is not attacked again. Give
+            ``victims`` that it did not score.
         measure: executes a plan, for example in a laboratory, and returns the seconds of one image. Up to five of
             the best divisions by their estimated latency are executed, and the fastest is recommended.
         jobs: the number of worker processes of the attacks.
@@ -82,10 +80,8 @@ def advise(
         problems.append(f"minimise is {shown(minimise)}; expected one of {', '.join(get_args(Objective))}")
     if isinstance(budget, bool) or not isinstance(budget, int | float) or not budget > 0:
         problems.append(f"budget must be a number of seconds above 0, got {shown(budget)}")
-    fewest = FEWEST if unseen is None else LEAST_VICTIMS
-    for name, images, least in (("victim", victims, fewest), ("unseen", unseen, LEAST_VICTIMS)):
-        if images is not None and len(images) < least:
-            problems.append(f"there are {len(images)} {name} images; expected at least {least}")
+    if len(victims) < FEWEST:
+        problems.append(f"there are {len(victims)} victim images; expected at least {FEWEST}")
     if results is not None:
         problems += another_model(model, results)
     suite = tuple(attacks) if isinstance(attacks, list | tuple) else (attacks,)
@@ -98,7 +94,7 @@ def advise(
         raise ClovenError(problems)
     ledger = LeakageLedger(
         tuple(load(attack) for attack in suite),
-        AttackImages(auxiliary, victims, unseen),
+        AttackImages(auxiliary, victims),
         whole_number(jobs, "jobs", 1),
     )
     taken = 0 if results is None else ledger.take(results)

@@ -49,32 +49,22 @@ Leaks = Mapping[Axis, MeasuredLeak]
 
 @dataclass(frozen=True, eq=False)
 class AttackImages:
-    """The images of the attacks: the attacker's own, and victims, some of which are used for each purpose.
-
-    Attributes:
-        auxiliary: the attacker's own images.
-        victims: the victims of the search, or of both purposes if ``unseen`` is None: then it uses every second
-        one. unseen: the victims of the second attacks on winners.
-    """
+    """The images of the attacks: the attacker's own, and victims, of which parts are used for each purpose."""
 
     auxiliary: GivenImages
     victims: GivenImages
-    unseen: GivenImages | None = None
 
     @property
     def parts(self) -> int:
         """The number of winners that can be attacked again, each with victims of its own."""
-        spare = len(self.victims) // 2 if self.unseen is None else len(self.unseen)
-        return min(CONFIRMATIONS, spare // LEAST_VICTIMS)
+        return min(CONFIRMATIONS, (len(self.victims) // 2) // LEAST_VICTIMS)
 
     def searched(self) -> GivenImages:
-        """Return the victims of the search."""
-        return self.victims if self.unseen is not None else _taken(self.victims, range(0, len(self.victims), 2))
+        """Return the victims of the search: every second image."""
+        return _taken(self.victims, range(0, len(self.victims), 2))
 
     def fresh(self, part: int) -> GivenImages:
-        """Return the victims of a second attack: a part of those that the search does not use."""
-        if self.unseen is not None:
-            return _taken(self.unseen, range(part, len(self.unseen), self.parts))
+        """Return the victims of a second attack: a part of the others."""
         return _taken(self.victims, range(1 + 2 * part, len(self.victims), 2 * self.parts))
 
 

@@ -25,7 +25,6 @@ class AuditedRun:
         subject: the names of the model and the images.
         graph: the model.
         auxiliary: the attacker's own images.
-        victims: the images that were scored.
         unscored: images of the data set that were neither scored nor used for training.
     """
 
@@ -33,7 +32,6 @@ class AuditedRun:
     subject: Subject
     graph: Graph
     auxiliary: Images
-    victims: Images
     unscored: Images
 
 
@@ -55,4 +53,4 @@ def audited_run(folder: Path, progress: Progress = lambda *_: None) -> AuditedRu
     loaded = load_subject(subject, progress, several=True)
     images = fitted(subject, loaded.images, loaded.graph)
     spare = unscored(subject, images)
-    return AuditedRun(results, subject, loaded.graph, images.auxiliary, images.victims, spare)
+    return AuditedRun(results, subject, loaded.graph, images.auxiliary, spare)

@@ -205,7 +205,6 @@ def advise(
             attacks=names_in(attacks),
             budget=seconds,
             results=subject.results,
-            unseen=subject.unseen,
             jobs=jobs or cores(),
             progress=progress,
         )
@@ -229,7 +228,6 @@ class _Attacked:
     auxiliary: Images
     victims: Images
     results: Results | None = None
-    unseen: Images | None = None
 
 
 def _prepared(
@@ -263,7 +261,7 @@ def _audited(folder: Path, model: str | None) -> _Attacked:
     mean, std = (",".join(map(str, numbers or ())) for numbers in (subject.mean, subject.std))
     (classes, *_) = run.graph.by_name[run.graph.output].shape
     spec = ModelOptions(subject.model, size, classes, subject.weights, mean, std).spec()
-    return _Attacked(spec, run.graph, run.auxiliary, run.victims, run.results, run.unscored)
+    return _Attacked(spec, run.graph, run.auxiliary, run.unscored, run.results)
 
 
 def _write(advice: Advice, spec: ModelSpec, folder: Path) -> None:
