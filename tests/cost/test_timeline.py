@@ -6,10 +6,10 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloven.cost.timeline import Activity, Timeline, Timing, busy, critical_path
+from cloven.cost.timeline import Activity, Timeline, Timing, busy, critical_path, steady_rate
 
 
 def simulate(activities: list[Activity]) -> list[Timing]:
@@ -90,17 +90,50 @@ def test_several_images_are_like_their_activities_one_after_another(
 ) -> None:
     every = []
     for image in range(images):
-        for index, activity in enumerate(activities):
+        for activity in activities:
             after = tuple(before + image * len(activities) for before in activity.after)
-            if index == 0 and image >= window:
+            if not after and image >= window:
                 after = ((image - window + 1) * len(activities) - 1,)
             every.append(replace(activity, after=after))
 
-    together = Timeline(activities, images, window)
-    assert together.timings() == simulate(every)
-    assert list(Timeline(activities, images, window).answers()) == sorted(
-        together.ends[len(activities) - 1 :: len(activities)]
-    )
+    timings = simulate(every)
+    answers = timings[len(activities) - 1 :: len(activities)]
+    assert Timeline(activities, images, window).timings() == timings
+    assert times(Timeline(activities, images, window)) == [answer.end for answer in answers]
+
+
+def times(timeline: Timeline) -> list[float]:
+    """Return the time of each image's answer."""
+    found: list[float] = []
+    for answered, now in timeline.answers():
+        found += [now] * (answered - len(found))
+    return found
+
+
+@settings(max_examples=50)
+@given(schedules(), st.integers(1, 9), st.integers(1, 3))
+def test_the_steady_rate_is_that_of_a_long_simulation(activities: list[Activity], last: int, window: int) -> None:
+    answer = Activity("answer", "a", last / 7, tuple(range(len(activities))))
+    whole = times(Timeline([*activities, answer], 500 * window, window))
+
+    rate = steady_rate([*activities, answer], window)
+
+    assert rate == pytest.approx(400 * window / (whole[-1] - whole[100 * window - 1]), rel=0.005)
+
+
+def test_the_steady_rate_of_one_device_is_one_over_its_time() -> None:
+    activities = [Activity("a", "cpu", 0.1), Activity("b", "cpu", 0.2, (0,)), Activity("c", "cpu", 0.3, (1,))]
+
+    for window in (1, 2, 8, 256):
+        assert steady_rate(activities, window) == pytest.approx(1 / 0.6, rel=1e-9)
+
+
+@pytest.mark.parametrize(("window", "seconds"), [(1, 6.5), (2, 3.25), (3, 3.0), (8, 3.0), (256, 3.0)])
+def test_the_steady_rate_of_a_full_pipeline_is_that_of_its_slowest_stage(window: int, seconds: float) -> None:
+    first, second = Activity("first", "one", 1.0), Activity("second", "two", 3.0, (0,))
+    third = Activity("third", "three", 2.0, (1,), lag=0.5)
+
+    assert steady_rate([first, second, third], window) == pytest.approx(1 / seconds, rel=1e-9)
 
 
 @given(schedules())

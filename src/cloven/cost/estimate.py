@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
-from math import ceil
 from typing import TypeVar
 
 from pydantic import Field
@@ -15,15 +13,12 @@ from cloven.cost.cluster import Cluster
 from cloven.cost.operators import FEWEST, OperatorTimes
 from cloven.cost.profile import DeviceProfile, MemorySize, Sourced, Transmission
 from cloven.cost.tasks import SegmentRun, Workload
-from cloven.cost.timeline import Activity, Timeline, busy, critical_path
+from cloven.cost.timeline import Activity, Timeline, busy, critical_path, steady_rate
 from cloven.documents import Document
 from cloven.errors import ClovenError, check_type
 from cloven.partition.program import Link, Program
 from cloven.partition.protection import COORDINATOR, Protection
 from cloven.tables import Value, html_table, text_table
-
-IMAGES = 24
-"""The minimum number of images in the estimate of the throughput."""
 
 WINDOW = 8
 """The number of images in flight: the default of `cloven run` and `cloven serve`."""
@@ -251,20 +246,11 @@ class Estimate:
 
     @cached_property
     def throughput(self) -> float | None:
-        """The images per second with the estimator's window of images in flight; None if unknown.
+        """The images per second with the estimator's window of images in flight, in the long run; None if unknown.
 
-        The next image enters when the oldest is answered. Only whole windows are counted, without the first and the
-        last one, in which not all devices are busy.
+        The next image enters when the oldest is answered.
         """
-        if self.latency is None:
-            return None
-        window = self.estimator.window
-        counted = ceil(IMAGES / window) * window
-        answers = Timeline(self.activities, counted + 2 * window, window).answers()
-        answered = list(islice(answers, window + counted))
-        rate = counted / (answered[-1] - answered[window - 1])
-        busiest = max(busy(self.activities).values())  # answers in bursts may be counted at their edges
-        return min(rate, 1 / busiest) if busiest else rate
+        return None if self.latency is None else steady_rate(self.activities, self.estimator.window)
 
     @property
     def cost(self) -> Cost:

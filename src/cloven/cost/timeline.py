@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from heapq import heappop, heappush
+from itertools import cycle
+from math import frexp, inf, ldexp
 from typing import NamedTuple
+
+LONGEST = 20_000
+"""The maximum number of activities that are simulated for the rate in the long run."""
+
+DIGITS = 36
+"""The binary digits of times in that simulation, after those of the time for one image."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +50,22 @@ class Timeline:
     """The simulated activities of one image, repeated for several images.
 
     A resource runs the activity that could begin first; of those at the same time, an urgent one, then the one with
-    the lower index. A running activity is not interrupted. The last activity of an image is its answer. The first
-    activity of each image waits for the answer of the image that is ``window`` images before.
+    the lower index. A running activity is not interrupted. The last activity of an image is its answer, after which
+    the next image enters: ``window`` images are in flight. No image overtakes another one.
+
+    Args:
+        activities: the activities of one image.
+        images: the number of images; None for images without end.
+        window: the number of images that enter at the start.
     """
 
-    def __init__(self, activities: Sequence[Activity], images: int = 1, window: int = 1) -> None:
+    def __init__(self, activities: Sequence[Activity], images: int | None = 1, window: int = 1) -> None:
         self.activities, self.images, self.window = activities, images, window
-        total = images * len(activities)
-        self.starts, self.ends = [-1.0] * total, [0.0] * total
-        self.causes: list[int | None] = [None] * total
+        self.resources = {name: i for i, name in enumerate(dict.fromkeys(a.resource for a in activities))}
+        self.starts: list[float] = []
+        self.causes: list[int | None] = []
+        self.events: list[tuple[float, int, bool]] = []  # (time, activity, whether it ends then; else it is ready)
+        self.queues: list[list[tuple[float, bool, int]]] = [[] for _ in self.resources]  # (ready, later, activity)
 
     def timings(self) -> list[Timing]:
         """Return the timings of the activities of the first image, then of the second, and so on.
@@ -61,62 +76,110 @@ class Timeline:
         deque(self.answers(), maxlen=0)
         if min(self.starts, default=0.0) < 0:
             raise ValueError("some activities wait for each other")
-        return list(map(Timing, self.starts, self.ends, self.causes))
+        every = zip(self.starts, cycle(self.activities), self.causes)
+        return [Timing(start, start + activity.seconds, cause) for start, activity, cause in every]
 
-    def answers(self) -> Iterator[float]:
-        """Yield the time of each answer, in order."""
-        images, count, total = self.images, len(self.activities), len(self.starts)
-        seconds, lag = [a.seconds for a in self.activities] * images, [a.lag for a in self.activities] * images
-        resources = {name: number for number, name in enumerate(dict.fromkeys(a.resource for a in self.activities))}
-        resource = [resources[a.resource] for a in self.activities] * images
-        later = [not a.urgent for a in self.activities] * images
-        waiting = [len(set(a.after)) for a in self.activities] * images
-        followers: list[list[int]] = [[] for _ in self.activities]
+    def answers(self) -> Iterator[tuple[int, float]]:
+        """Yield the number of answered images and the time, whenever the number grows."""
+        count = len(self.activities)
+        seconds, later = [a.seconds for a in self.activities], [not a.urgent for a in self.activities]
+        resource = [self.resources[a.resource] for a in self.activities]
+        needed = [len(set(a.after)) for a in self.activities]
+        roots = [(index, a.lag) for index, a in enumerate(self.activities) if not a.after]
+        # For each activity: the distances of its followers, their resources, whether they go later, their lags.
+        followers: list[list[tuple[int, int, bool, float]]] = [[] for _ in self.activities]
         for index, activity in enumerate(self.activities):
             for before in set(activity.after):
-                followers[before].append(index)
-        followers[-1].append(self.window * count)
-        for first in range(self.window * count, total, count):
-            waiting[first] += 1
-        starts, ends, causes, ready = self.starts, self.ends, self.causes, list(lag)
-        queues: list[list[tuple[float, bool, int]]] = [[] for _ in resources]
-        current, free = [0] * len(resources), [0.0] * len(resources)
-        events = [(ready[index], index, False) for index, number in enumerate(waiting) if not number]
-        heapify(events)  # (time, activity, whether it ends then; else it is ready)
+                followers[before].append((index - before, resource[index], later[index], activity.lag))
+        starts, causes, events, queues = self.starts, self.causes, self.events, self.queues
+        waiting: list[int] = []
+        current, free = [0] * len(queues), [0.0] * len(queues)
+
+        def enter(now: float, cause: int | None) -> None:
+            first = len(starts)
+            if self.images is None or first < self.images * count:
+                starts.extend([-1.0] * count)
+                causes.extend([cause] * count)
+                waiting.extend(needed)
+                for root, lag in roots:
+                    heappush(events, (now + lag, first + root, False))
+
+        for _ in range(self.window):
+            enter(0.0, None)
+        answered = 0
         while events:
-            now = events[0][0]
-            touched: dict[int, None] = {}
+            now, known = events[0][0], answered
+            touched: set[int] = set()
             # Process all events of this time before a free resource chooses.
             while events and events[0][0] == now:
                 _, index, ended = heappop(events)
-                touched[resource[index]] = None
-                if not ended:
-                    heappush(queues[resource[index]], (now, later[index], index))
-                    continue
                 place = index % count
-                if place == count - 1:
-                    yield now
-                for follower in followers[place]:
-                    follower += index - place
-                    if follower >= total:
-                        continue
+                touched.add(resource[place])
+                if not ended:
+                    heappush(queues[resource[place]], (now, later[place], index))
+                    continue
+                for distance, used, is_later, lag in followers[place]:
+                    follower = index + distance
                     waiting[follower] -= 1
                     if waiting[follower]:
                         continue
-                    causes[follower], ready[follower] = index, now + lag[follower]
-                    if ready[follower] > now:
-                        heappush(events, (ready[follower], follower, False))
+                    causes[follower] = index
+                    if lag:
+                        heappush(events, (now + lag, follower, False))
                     else:
-                        heappush(queues[resource[follower]], (now, later[follower], follower))
-                        touched[resource[follower]] = None
+                        heappush(queues[used], (now, is_later, follower))
+                        touched.add(used)
+                if place == count - 1:
+                    answered += 1
+                    enter(now, index)
             for used in touched:
                 if queues[used] and free[used] <= now:
-                    index = heappop(queues[used])[-1]
-                    if now > ready[index]:
+                    ready, _, index = heappop(queues[used])
+                    if now > ready:
                         causes[index] = current[used]
-                    starts[index], ends[index] = now, now + seconds[index]
-                    current[used], free[used] = index, ends[index]
-                    heappush(events, (ends[index], index, True))
+                    starts[index] = now
+                    current[used], free[used] = index, now + seconds[index % count]
+                    heappush(events, (free[used], index, True))
+            if answered > known:
+                yield answered, now
+
+    def state(self, answered: int, now: float) -> Hashable:
+        """Return what runs and waits, relative to the answered images and the time; what follows depends on it."""
+        first = answered * len(self.activities)
+        return (
+            frozenset([(time - now, index - first, ended) for time, index, ended in self.events]),
+            frozenset([(time - now, index - first) for queue in self.queues for time, _, index in queue]),
+        )
+
+
+def steady_rate(activities: Sequence[Activity], window: int) -> float:
+    """Return the images per second at which ``window`` images in flight are answered in the long run.
+
+    Once the state of the simulation repeats, so does all that follows: the rate is that of the images between the
+    two. If it has not repeated after `LONGEST` activities and four windows, the rate is that of whole windows of
+    images in the second half, at most that of the busiest resource.
+    """
+    rounded = _rounded(activities)
+    busiest, most = max(busy(rounded).values()), max(LONGEST // len(rounded), 4 * window)
+    timeline, times, seen = Timeline(rounded, None, window), list[float](), dict[Hashable, int]()
+    for answered, now in timeline.answers():
+        times += [now] * (answered - len(times))
+        since = seen.setdefault(timeline.state(answered, now), answered)
+        if since == answered:
+            if answered < most:
+                continue
+            since = answered - answered // 2 // window * window
+        images = answered - since
+        seconds = max(now - times[since - 1], images * busiest)
+        return images / seconds if seconds else inf
+    raise ValueError("some activities wait for each other")
+
+
+def _rounded(activities: Sequence[Activity]) -> list[Activity]:
+    """Return the activities with times rounded to a multiple of a power of two, so that sums of them are exact."""
+    exponent = frexp(sum(activity.seconds + activity.lag for activity in activities))[1] - DIGITS
+    unit = ldexp(1.0, exponent)
+    return [replace(a, seconds=round(a.seconds / unit) * unit, lag=round(a.lag / unit) * unit) for a in activities]
 
 
 def busy(activities: Sequence[Activity]) -> dict[str, float]:

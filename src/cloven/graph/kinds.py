@@ -82,8 +82,5 @@ def is_whole(interval: Interval, size: int) -> bool:
 
 
 def rows(params: Params, interval: Interval) -> dict[str, NDArray[np.float32]]:
-    """Return a copy of an interval of each weight's first axis.
-
-    A copy has the memory alignment of a whole weight, on which MKL's results depend.
-    """
-    return {key: np.ascontiguousarray(p[interval[0] : interval[1]]) for key, p in params.items()}
+    """Return views of an interval of each weight's first axis; engines copy weights when they load them."""
+    return {key: p[slice(*interval)] for key, p in params.items()}

@@ -162,8 +162,7 @@ def _transposed_localise(op: Op, inputs: Shapes, box: Box) -> Local:
         "output_padding": tuple(s.tail for s in spread),
     }
     crop = ((box[0][0] - computed[0], box[0][1] - computed[0]), *(s.keep for s in spread))
-    copied = {key: np.ascontiguousarray(value) for key, value in params.items()}
-    return Local("conv_transpose2d", {**op.attrs, **more}, copied, crop)
+    return Local("conv_transpose2d", {**op.attrs, **more}, params, crop)
 
 
 def _transposed_macs(op: Op, inputs: Shapes, box: Box) -> int:

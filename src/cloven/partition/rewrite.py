@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
-import numpy as np
-
 from cloven.graph.box import Box, Interval, Shape, count, covers, extent, whole
 from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import KINDS
@@ -37,7 +35,7 @@ def partial_sums(op: Op, source: Shape, shares: Mapping[int, Interval]) -> tuple
         taken = weight[lo:hi] if op.kind == "conv_transpose2d" else weight[:, lo:hi]
         narrow = {"axis": axis, "start": lo, "step": 1}
         ops.append(Op(piece, "narrow", op.inputs, extent(box), op.module, narrow))
-        ops.append(replace(op, name=part, inputs=(piece,), params={"weight": np.ascontiguousarray(taken)}))
+        ops.append(replace(op, name=part, inputs=(piece,), params={"weight": taken}))
         placed |= {piece: {device: (whole(extent(box)),)}, part: {device: (whole(op.shape),)}}
     bias = {"bias": op.params["bias"]} if "bias" in op.params else {}
     parts = tuple(f"{op.name}.partial@{device}" for device in shares)
