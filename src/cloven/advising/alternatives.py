@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import inf
 from typing import Literal, get_args
 
@@ -22,6 +22,9 @@ from cloven.partition.program import Link, Program
 from cloven.partition.protection import COORDINATOR, Name, Protection, pair
 
 Objective = Literal["latency", "throughput", "energy", "traffic"]
+
+RECENT = 64
+"""The number of programs that are kept: thousands of them would not fit into memory."""
 
 CIPHERS: tuple[Name, ...] = tuple(name for name in get_args(Name) if name != "none")
 
@@ -66,16 +69,15 @@ class Alternative:
         """The images per second; None if unknown."""
         return self.pricing.estimate(self.candidate, self.protection).throughput
 
-    @cached_property
+    @property
     def program(self) -> Program:
         """The program, with its links protected."""
-        program = divide(self.pricing.model, self.candidate.strategies, self.candidate.devices)
-        return replace(program, protection=self.protection)
+        return self.pricing.recent(self.candidate, tuple(self.protection.links.items()))[0]
 
-    @cached_property
+    @property
     def taps(self) -> tuple[ExposedTap, ...]:
         """The taps, as if no link was encrypted."""
-        return taps(self.program, self.pricing.cluster)
+        return self.pricing.recent(self.candidate, tuple(self.protection.links.items()))[1]
 
     @property
     def plan(self) -> Plan:
@@ -111,6 +113,7 @@ class Pricing:
         self.model, self.cluster, self.minimise = model, cluster, minimise
         self.estimator = Estimator(cluster)
         self.workloads: dict[Candidate, Workload | None] = {}
+        self.recent = lru_cache(RECENT)(self._divided)
         self.alternatives: dict[Candidate, Alternative | None] = {}
 
     def alternative(self, candidate: Candidate) -> Alternative | None:
@@ -156,6 +159,14 @@ class Pricing:
                     found = workload
             self.workloads[general] = found
         return self.workloads[general]
+
+    def _divided(
+        self, candidate: Candidate, links: tuple[tuple[str, Name], ...]
+    ) -> tuple[Program, tuple[ExposedTap, ...]]:
+        """Return the program of a candidate with protected links, and its taps."""
+        program = divide(self.model, candidate.strategies, candidate.devices)
+        program = replace(program, protection=Protection(links=dict(links)))
+        return program, taps(program, self.cluster)
 
     def _priced(self, candidate: Candidate, source: str, sink: str, links: Iterable[Link]) -> Alternative:
         workload = self.workload(candidate)

@@ -171,6 +171,8 @@ class Search:
             return Decision(division, UNKNOWN)
         if exceeded := self.limits.exceeded_by(division):
             return Decision(division, in_words(exceeded))
+        if division.value >= bound:  # encrypting links can only add to it
+            return Decision(division, COSTS_MORE)
         while True:
             decision = self.encrypting(division, self.leaking(division), bound)
             if decision.reason:
