@@ -74,10 +74,11 @@ class ChosenPlans(Document):
 
 @dataclass(frozen=True)
 class Pair:
-    """A model, a cluster and the folder of their measurements."""
+    """A model, a cluster, their name and the folder of their measurements."""
 
     model: Model
     around: Surroundings
+    name: str
     folder: Path
 
     @property
@@ -93,28 +94,26 @@ class Pair:
         return read_document(kind, path)
 
 
-def profiles(pair: Pair, bundles: Path, number: int) -> tuple[DeviceProfile, LinkProfile]:
-    """Return the profiles of this machine and of a link, as measured for the n-th time."""
+def profiles(pair: Pair, bundles: Path) -> tuple[DeviceProfile, LinkProfile]:
+    """Return the profiles of this machine and of a link."""
     folder = pair.folder / "lab-hops"
     unlimited_links = replace(pair.around, bandwidth=None, delay=0.0)
-    unlimited = pair.once(HopTimes, f"unlimited-{number}", lambda: hops(unlimited_links, folder))
+    unlimited = pair.once(HopTimes, "unlimited", lambda: hops(unlimited_links, folder))
     limited = unlimited
     if pair.around.bandwidth is not None:
-        limited = pair.once(HopTimes, f"limited-{number}", lambda: hops(pair.around, folder))
-    device = profiled(pair, bundles, number).model_copy(update={"messages": message_cost(unlimited)})
+        limited = pair.once(HopTimes, "limited", lambda: hops(pair.around, folder))
+    device = profiled(pair, bundles).model_copy(update={"messages": message_cost(unlimited)})
     return device, link(unlimited, limited)
 
 
-def profiled(pair: Pair, bundles: Path, number: int) -> DeviceProfile:
+def profiled(pair: Pair, bundles: Path) -> DeviceProfile:
     """Return the profile of this machine, with the operators of a few divisions of the model."""
-    return pair.once(
-        DeviceProfile, f"device-{number}", lambda: measured(parts(pair, bundles), "this machine", RUNS)
-    )
+    return pair.once(DeviceProfile, "device", lambda: measured(parts(pair, bundles), "this machine", RUNS))
 
 
-def operators(pair: Pair, bundles: Path, number: int) -> ComputeCost:
+def operators(pair: Pair, bundles: Path) -> ComputeCost:
     """Return the operators of the same divisions, one right after the other."""
-    return pair.once(ComputeCost, f"hot-{number}", lambda: computing(parts(pair, bundles), RUNS, cold=False))
+    return pair.once(ComputeCost, "hot", lambda: computing(parts(pair, bundles), RUNS, cold=False))
 
 
 def parts(pair: Pair, bundles: Path) -> list[tuple[DevicePart, Path]]:
@@ -132,7 +131,7 @@ def parts(pair: Pair, bundles: Path) -> list[tuple[DevicePart, Path]]:
 
 def measure(pair: Pair, bundles: Path, turn: int) -> None:
     """Make all measurements of a pair that are missing."""
-    cluster = pair.around.cluster(*profiles(pair, bundles, 0), operators(pair, bundles, 0))
+    cluster = pair.around.cluster(*profiles(pair, bundles), operators(pair, bundles))
     taken = pair.once(
         ChosenPlans,
         "plans",
@@ -141,12 +140,11 @@ def measure(pair: Pair, bundles: Path, turn: int) -> None:
     for number in range(ROUNDS):
         for one in taken if number % 2 == 0 else reversed(taken):
             run(pair, one, number)
-    profiles(pair, bundles, 1)
-    operators(pair, bundles, 1)
     again = contenders(pair, taken)
     for number in range(ROUNDS, ROUNDS + MORE):
         for one in again if number % 2 == 0 else reversed(again):
             run(pair, one, number, profiling=False)
+    pair.once(ChosenPlans, "done", lambda: ChosenPlans(plans=tuple(taken)))
     for one in taken:
         shutil.rmtree(lab(pair, one), ignore_errors=True)
 
@@ -168,7 +166,7 @@ def run(pair: Pair, one: Chosen, number: int, *, profiling: bool = True) -> None
     def execute() -> Execution:
         wait_for_quiet(QUIET, time.monotonic() + PATIENCE)
         found = executed(*program_of(pair, one), pair.around, lab(pair, one), one.estimated)
-        words = f"{pair.folder.name}: {one.title}: estimated {1000 * one.estimated:.2f} ms"
+        words = f"{pair.name}: {one.title}: estimated {1000 * one.estimated:.2f} ms"
         print(f"{words}, executed {1000 * found.latency:.2f} ms ({found.others:.2f} cores busy)", file=sys.stderr)
         return found
 
@@ -200,12 +198,10 @@ def executions(pair: Pair, one: Chosen) -> list[Execution]:
 
 def results(pair: Pair, bundles: Path) -> list[PlanResult]:
     """Return the executed plans of a pair, with the costs that the model estimates for them now."""
-    if not (pair.folder / f"device-{ROUNDS - 1}.json").exists():
+    if not (pair.folder / "done.json").exists():
         return []
-    first, last = (profiles(pair, bundles, number) for number in range(2))
-    device = joined([first[0], last[0]])
-    between = averaged([first[1], last[1]])
-    others_hot = merged([operators(pair, bundles, number) for number in range(2)])
+    device, between = profiles(pair, bundles)
+    others_hot = operators(pair, bundles)
     found = []
     for one in read_document(ChosenPlans, pair.folder / "plans.json").plans:
         own, own_hot = (
@@ -222,34 +218,14 @@ def results(pair: Pair, bundles: Path) -> list[PlanResult]:
         }
         assert device.memory is not None
         runs = executions(pair, one)
-        found.append(
-            PlanResult(pair.folder.name, pair.model.name, pair.around, one, runs, costs, device.memory.worker)
-        )
+        found.append(PlanResult(pair.name, pair.model.name, pair.around, one, runs, costs, device.memory.worker))
     return found
-
-
-def joined(profiles: Sequence[DeviceProfile]) -> DeviceProfile:
-    """Return one profile of a device that was measured several times."""
-    messages = [profile.messages for profile in profiles if profile.messages is not None]
-    mean = {
-        field: median(getattr(one, field) for one in messages)
-        for field in ("send", "receive", "send_byte", "receive_byte")
-    }
-    compute = merged([profile.compute for profile in profiles])
-    return profiles[0].model_copy(update={"compute": compute, "messages": messages[0].model_copy(update=mean)})
 
 
 def merged(costs: Sequence[ComputeCost]) -> ComputeCost:
     """Return one table of all operators; an operator that occurs several times has its median."""
     rows = tuple(row for cost in costs for row in cost.operators)
     return costs[0].model_copy(update={"segment": median(cost.segment for cost in costs), "operators": rows})
-
-
-def averaged(links: Sequence[LinkProfile]) -> LinkProfile:
-    """Return the profile of a link that was measured several times."""
-    taken = [link.transmission for link in links]
-    update = {field: median(getattr(one, field) for one in taken) for field in ("bandwidth", "delay")}
-    return links[0].model_copy(update={"transmission": taken[0].model_copy(update=update)})
 
 
 def main() -> int:
@@ -266,7 +242,8 @@ def main() -> int:
     taken: list[PlanResult] = []
     until = time.monotonic() + 60 * options.minutes
     for turn, model, cluster, name in there[:1] if options.quick else there:
-        pair = Pair(model, CLUSTERS[cluster], options.out / name)
+        folder = options.out / name.replace(", ", "_").replace(" ", "-")
+        pair = Pair(model, CLUSTERS[cluster], name, folder)
         bundles = options.out / "bundles" / f"{model.name.rpartition(':')[2]}-{model.pixels}"
         if not options.tables and time.monotonic() < until:
             start = time.monotonic()

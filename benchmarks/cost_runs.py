@@ -34,7 +34,7 @@ IMAGES, FEWER = 15, 7
 
 LONG = 0.1
 
-LAYERS, SIDES = 9, (8, 148)
+LAYERS, SIDES = 5, (8, 148)
 """The layers of the model with which messages are measured, and the sides of its images: 0.8 and 263 kB."""
 
 
@@ -123,8 +123,8 @@ class Filling(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return images of the same shape."""
         gate = self.narrow(self.wide(images.mean((2, 3))))
-        made: torch.Tensor = self.last(images + gate[:, :, None, None])
-        return made
+        result: torch.Tensor = self.last(images + gate[:, :, None, None])
+        return result
 
 
 def hops(around: Surroundings, folder: Path) -> HopTimes:
@@ -136,7 +136,7 @@ def hops(around: Surroundings, folder: Path) -> HopTimes:
     sizes, times = [], []
     for side in SIDES:
         plan, program = _in_turn(side)
-        found = executed(plan, program, around, folder, 0.0)
+        found = executed(plan, program, around, folder, LONG)
         computing = sum(device.compute_ms for device in found.summary.devices) / 1000
         sizes.append(program.graph.input.bytes)
         times.append(found.latency - computing)

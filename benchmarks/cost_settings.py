@@ -70,7 +70,7 @@ class Surroundings:
     def cluster(self, device: DeviceProfile, link: LinkProfile, hot: ComputeCost) -> Cluster:
         """Return the cluster, given the profiles of this machine and of a link.
 
-        A slow device takes the times of operators that run one right after the other, ``hot``, divided by its
+        A slow device takes the times of operators that run one right after the other (``hot``) divided by its
         speed.
         """
         slow = device.model_copy(update={"compute": hot})
@@ -97,12 +97,12 @@ PAIRS: Mapping[Model, tuple[str, ...]] = {
     Model("torchvision:mobilenet_v2", 160): (FAST, THREE, UNEVEN),
     Model("torchvision:resnet18", 160): (FAST, THREE_UNLIMITED, FOUR),
     Model("torchvision:squeezenet1_1", 160): (FAST, FOUR),
-    Model("torchvision:resnet50", 160): (FAST, ETHERNET, FOUR),
+    Model("lenet5", 28): (FAST, UNEVEN),
     Model("mobilenet_v1_0.5", 128): (ETHERNET, UNEVEN),
     Model("torchvision:efficientnet_b0", 160): (FAST, THREE),
     Model("torchvision:shufflenet_v2_x1_0", 160): (ETHERNET, UNEVEN),
     Model("torchvision:densenet121", 96): (FAST, WIFI),
-    Model("lenet5", 28): (FAST, UNEVEN),
+    Model("torchvision:resnet50", 160): (FAST, ETHERNET, FOUR),
 }
 """The clusters of each model."""
 
@@ -123,6 +123,11 @@ class Chosen(Document):
     names: tuple[str, ...]
     estimated: float
     plan: str
+
+    @property
+    def name(self) -> str:
+        """The name of the baseline that the plan is."""
+        return ", ".join(name for name in self.names if name != "advised")
 
 
 def chosen(graph: Graph, spec: ModelSpec, cluster: Cluster, turn: int) -> tuple[Chosen, ...]:
@@ -169,8 +174,8 @@ def chosen(graph: Graph, spec: ModelSpec, cluster: Cluster, turn: int) -> tuple[
 
 
 def names(pairs: Mapping[Model, Sequence[str]] = PAIRS) -> Iterator[tuple[Model, str, str]]:
-    """Yield each model and cluster, and the name of the pair's folder."""
+    """Yield each model and cluster, and the name of the pair."""
     for model, clusters in pairs.items():
         for cluster in clusters:
             short = model.name.rpartition(":")[2]
-            yield model, cluster, f"{short}-{model.pixels}, {cluster}".replace(", ", "_").replace(" ", "-")
+            yield model, cluster, f"{short}-{model.pixels}, {cluster}"
