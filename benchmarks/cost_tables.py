@@ -196,8 +196,23 @@ class Comparison:
 
     @property
     def is_beaten(self) -> bool:
-        """Whether the advised plan misses the bound."""
+        """True if the advised plan misses the bound."""
         return self.beaten(self.best) or self.beaten(self.baseline)
+
+    def line(self) -> str:
+        """Return it as a row of a table."""
+        return row(
+            self.pair,
+            self.plans,
+            self.advised.chosen.title,
+            milliseconds(self.advised),
+            "the same" if self.best is self.advised else self.best.chosen.title,
+            milliseconds(self.best),
+            "-" if self.baseline is None else self.baseline.chosen.name,
+            "-" if self.baseline is None else milliseconds(self.baseline),
+            self.loss_in_words,
+            "**MISSED**" if self.is_beaten else "yes",
+        )
 
     @property
     def loss_in_words(self) -> str:
@@ -252,22 +267,7 @@ def advice(found: Sequence[Comparison]) -> list[str]:
         ),
         row("---", "--:", "---", "--:", "---", "--:", "---", "--:", "--:", "---"),
     ]
-    for one in found:
-        lines.append(
-            row(
-                one.pair,
-                one.plans,
-                one.advised.chosen.title,
-                milliseconds(one.advised),
-                "the same" if one.best is one.advised else one.best.chosen.title,
-                milliseconds(one.best),
-                "-" if one.baseline is None else one.baseline.chosen.name,
-                "-" if one.baseline is None else milliseconds(one.baseline),
-                one.loss_in_words,
-                "**MISSED**" if one.is_beaten else "yes",
-            )
-        )
-    return lines
+    return lines + [comparison.line() for comparison in found]
 
 
 def tables(results: Sequence[PlanResult]) -> tuple[str, bool]:
