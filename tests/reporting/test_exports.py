@@ -110,7 +110,7 @@ def test_a_table_has_scores_with_intervals_and_baselines_by_cut() -> None:
     ]
     first = cells(text)[0]
     assert first[:5] == [
-        r"vertical, edge0 $\to$ edge1",
+        r"edge0$\to$edge1",
         "decoder",
         "0.71 {[}0.69, 0.73{]}",
         "0.11",

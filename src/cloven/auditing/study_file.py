@@ -98,13 +98,13 @@ class StudyAxes(Document):
     Without ``queries``, each audit has the default number. ``seeds`` is the number of seeds.
     """
 
-    data: tuple[DataSpec, ...] = Field(default=("digits",), min_length=1)
-    auxiliary: tuple[AuxiliarySpec, ...] = Field(default=("photos",), min_length=1)
+    data: tuple[DataSpec, ...] = ("digits",)
+    auxiliary: tuple[AuxiliarySpec, ...] = ("photos",)
     queries: tuple[Queries, ...] = ()
-    devices: tuple[Devices, ...] = Field(default=(4,), min_length=1)
-    strategies: tuple[StrategyName, ...] = Field(default=("vertical", "horizontal", "data"), min_length=1)
-    transforms: tuple[TransformName, ...] = Field(default=("none",), min_length=1)
-    attacks: tuple[AttackName, ...] = Field(default=("decoder", "probe"), min_length=1)
+    devices: tuple[Devices, ...] = (4,)
+    strategies: tuple[StrategyName, ...] = ("vertical", "horizontal", "data")
+    transforms: tuple[TransformName, ...] = ("none",)
+    attacks: tuple[AttackName, ...] = ("decoder", "probe")
     seeds: int = Field(default=1, ge=1, le=10**9)
 
 
@@ -169,7 +169,7 @@ class StudyFile(Document):
 
     version: Literal[1] = 1
     title: str = ""
-    models: tuple[StudyModel, ...] = Field(min_length=1)
+    models: tuple[StudyModel, ...]
     axes: StudyAxes = StudyAxes()
     exclude: tuple[Exclusion, ...] = Field(default=(), max_length=1000)
     audit: StudySettings = StudySettings()
@@ -198,6 +198,8 @@ class StudyFile(Document):
         """Yield each problem that concerns several entries."""
         box = self.box()
         for axis, values in box.items():
+            if not values:
+                yield f"{axis} is empty; expected at least one"
             for value, times in Counter(values).items():
                 if times > 1:
                     more = "give one of them another label" if axis == "models" else "give it once"
