@@ -103,7 +103,7 @@ def test_a_killed_study_continues_and_redoes_nothing(cloven: Run, here: Path) ->
     done = cloven("study", "run", "study.toml", "--jobs", "1")
 
     assert 4 <= len(finished) < 18
-    assert before["counts"]["started"] == 1
+    assert before["counts"]["started"] + before["counts"]["done"] >= 1
     assert before["cells"]["left"] == 18 - len(finished)
     assert before["seconds_left"] > 0
     assert done.code == 0, done.err

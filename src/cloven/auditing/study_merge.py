@@ -17,6 +17,7 @@ from cloven.auditing.store import (
     LOCK,
     PLANNED,
     REPORT,
+    SUBJECT,
     SUMMARY,
     PlannedCell,
     Store,
@@ -25,7 +26,7 @@ from cloven.auditing.store import (
 )
 from cloven.auditing.study_file import difference, planned_audits
 from cloven.auditing.study_run import AUDITS, FAILURES, STUDY, StudyRecord, recorded
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, tried
 from cloven.files import read_json, replacing_folder
 
 KEY = re.compile(r"[0-9a-f]{64}")
@@ -157,17 +158,20 @@ def _collect(
     if not (store.folder / CONFIG).exists():
         not_counted.append(f"{store.folder} has no {CONFIG}: the audit has not begun")
         return
+    here = tried(lambda: read_json(store.folder / CONFIG), left_out)
+    if here is None:
+        return
     if found.config is None:
         found.config = store
     else:
         other = found.config.folder
-        there, here = (read_json(folder / CONFIG) for folder in (other, store.folder))
+        there = read_json(other / CONFIG)
         conflicts += [
             f"{name} is {before} in {other}, {now} in {store.folder}: their numbers cannot be compared"
             for name, before, now in differing(there, here)
         ]
     for path in sorted(store.folder.iterdir()):
-        if path.name not in {CONFIG, PLANNED, SUMMARY, REPORT, CELLS, LOCK}:
+        if path.name not in {CONFIG, PLANNED, SUBJECT, SUMMARY, REPORT, CELLS, LOCK}:
             _sort(path, not_counted, left_out)
     for path in sorted((store.folder / CELLS).glob("*")):
         if path.suffix == ".json" and KEY.fullmatch(path.stem):
@@ -225,7 +229,9 @@ def _written(folder: Path, found: _Found) -> bool:
     """Write an audit into a folder, and return whether it has ended."""
     assert found.config is not None
     (folder / CELLS).mkdir(parents=True)
-    shutil.copyfile(found.config.folder / CONFIG, folder / CONFIG)
+    for name in (CONFIG, SUBJECT):
+        if (found.config.folder / name).exists():
+            shutil.copyfile(found.config.folder / name, folder / name)
     for key, store in found.cells.items():
         for end in ("safetensors", "json"):
             shutil.copyfile(store.folder / CELLS / f"{key}.{end}", folder / CELLS / f"{key}.{end}")
