@@ -269,7 +269,8 @@ def test_arrays_that_pytorch_cannot_share_are_copied(
         ({"attacks": "paste"}, "paste: works on none of these observations; choose others"),
         (
             {"attacks": cloven.Decoder(epochs=2, learning_rate=1e30)},
-            "decoder reconstructed NaN or infinite pixels: its training diverged; lower its learning rate",
+            "decoder on program, After 3, seed 0 failed: decoder reconstructed NaN or infinite pixels: "
+            "its training diverged; lower its learning rate",
         ),
     ],
 )
@@ -312,7 +313,7 @@ def test_a_class_that_the_model_does_not_have_is_refused(
     seen = cloven.observe(program, "edge1-edge2")
 
     assert refusal(seen, Reader(label), auxiliary=photos, victims=tests) == (
-        f"Reader read class {label}; expected classes from 0 to 4"
+        f"Reader on program, After 3, seed 0 failed: Reader read class {label}; expected classes from 0 to 4"
     )
 
 

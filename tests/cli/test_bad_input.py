@@ -489,9 +489,9 @@ def test_an_audit_on_a_full_disk_is_stopped_and_goes_on(cloven: Run, here: Path)
     with disk(here / "small", "size=4k") as small:
         audit = (*AUDIT, "--weights", weights, "--out", small / "run")
         for size, message in (
-            ("8k", "cannot keep 940,800 bytes of captured numbers in"),
-            ("1000k", "cannot keep 376,320 bytes of captured numbers in"),
-            ("1520k", "/cells/"),
+            ("12k", "cannot keep 940,800 bytes of captured numbers in"),
+            ("1004k", "cannot keep 376,320 bytes of captured numbers in"),
+            ("1532k", "/cells/"),
         ):
             remounted(small, f"size={size}")
             refused(cloven(*audit), message, "No space left on device; free some space there")

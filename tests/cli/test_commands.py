@@ -155,7 +155,7 @@ def links(shown: dict[str, Any]) -> dict[str, int]:
         ),
         (
             ("--strategy", "horizontal", "--from", "conv1", "--until", "pool2", "--devices", "2"),
-            "vertical, balanced cuts up to conv1; then horizontal, output channels up to pool2, 2 devices",
+            "one device, edge0 up to conv1; then horizontal, output channels up to pool2, 2 devices",
             {"pool1": 1176, "pool2": 200},
             2,
         ),
@@ -168,14 +168,14 @@ def links(shown: dict[str, Any]) -> dict[str, int]:
         ),
         (
             ("--strategy", "vertical", "--cuts", "pool1,pool2", "--inside", "2:2"),
-            "vertical, balanced cuts up to pool1; then horizontal, output channels up to pool2; "
-            "then vertical, balanced cuts, 4 devices",
+            "one device, edge0 up to pool1; then horizontal, output channels up to pool2; "
+            "then one device, edge3, 4 devices",
             {"pool1": 2 * 1176, "pool2": 400},
             4,
         ),
         (
             ("--strategy", "vertical", "--cuts", "2", "--then", "horizontal", "--devices", "2"),
-            "vertical, balanced cuts up to conv2; then horizontal, output channels, 2 devices",
+            "one device, edge0 up to conv2; then horizontal, output channels, 2 devices",
             {"pool2": 400, "flatten": 120, "dense1.1": 84, "dense2": 5},
             2,
         ),

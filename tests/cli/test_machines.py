@@ -349,7 +349,7 @@ def test_a_laboratory_is_refused_with_all_that_is_wrong_before_a_model_is_made(
     monkeypatch.setattr(host, "CAPABILITIES", {"CAP_NET_ADMIN": 63, "CAP_SYS_ADMIN": 62})
 
     done = cloven("lab", "plan.toml", "--data", "digits", "--tap", "edge0-edge7", "--bandwidth", "fast", "--delay",
-                  "long", "--speed", "edge7=2,edge0=slow,edge1=0.5,edge1=1,0.5", "--memory", "edge0=2XB",
+                  "long", "--speed", "edge7=2,edge0=slow,edge1=0.5,edge1=1,0.5", "--memory-limit", "edge0=2XB",
                   "--out", ".")  # fmt: skip
 
     refused(
@@ -357,7 +357,7 @@ def test_a_laboratory_is_refused_with_all_that_is_wrong_before_a_model_is_made(
         "the delay is 'long'", "--speed: 'edge0=slow' is not an entry; expected a device and a number, such as",
         "--speed: edge1 occurs twice", "--speed: '0.5' is not an entry",
         "speed of edge7: the plan has no such device",
-        "--memory: 'edge0=2XB' is not an entry; expected a device and a size, such as edge0=200MB",
+        "--memory-limit: 'edge0=2XB' is not an entry; expected a device and a size, such as edge0=200MB",
         "speed of edge7: expected a number above 0, at most 1, got 2",
         "requires root; missing: CAP_NET_ADMIN, CAP_SYS_ADMIN; use sudo",
         ". holds ascon, notes.txt, which is not part of a laboratory",

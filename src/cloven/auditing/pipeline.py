@@ -354,10 +354,6 @@ def attacked(
     return summary
 
 
-AGAIN = "finished cells are kept: correct the cause and run the same command again, or leave the attack out"
-"""Advice after cells have failed."""
-
-
 def _refuse_failed(cells: Iterable[PlannedCell]) -> None:
     """Raise an error if cells have failed; those with the same reason are one problem."""
     alike: dict[str, list[str]] = {}
@@ -366,7 +362,7 @@ def _refuse_failed(cells: Iterable[PlannedCell]) -> None:
             alike.setdefault(cell.failed, []).append(cell.name)
     if alike:
         more = {why: f" and {len(names) - 1} more cells" if len(names) > 1 else "" for why, names in alike.items()}
-        raise ClovenError([*(f"{names[0]}{more[why]} failed: {why}" for why, names in alike.items()), AGAIN])
+        raise ClovenError([f"{names[0]}{more[why]} failed: {why}" for why, names in alike.items()])
 
 
 def _planned(entry: PlannedAttack, cell: Cell) -> PlannedCell:

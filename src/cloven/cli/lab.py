@@ -111,6 +111,7 @@ def lab(
     memory: Annotated[
         str,
         typer.Option(
+            "--memory-limit",
             help="Memory limits of devices' worker processes, e.g. edge0=200MB; up to 100 MB are Python and "
             "onnxruntime. Requires control groups.",
             metavar="A=SIZE",
@@ -207,7 +208,9 @@ def _emulated(source: PlanOptions, options: LabOptions, tap: str, out: Path) -> 
         delay=tried(lambda: units.delay(options.delay), problems) or 0.0,
         cluster=tried(lambda: Cluster.named(options.cluster), problems) if options.cluster else None,
         speeds=by_device(options.speed, "--speed", float, "a device and a number, such as edge0=0.5", problems),
-        memory=by_device(options.memory, "--memory", _bytes, "a device and a size, such as edge0=200MB", problems),
+        memory=by_device(
+            options.memory, "--memory-limit", _bytes, "a device and a size, such as edge0=200MB", problems
+        ),
     )
     link = tried(lambda: _link(tap, plan), problems) if tap and plan is not None else None
     if plan is not None:
@@ -218,7 +221,7 @@ def _emulated(source: PlanOptions, options: LabOptions, tap: str, out: Path) -> 
 
 
 def _bytes(text: str) -> int:
-    return round(quantity(text, "--memory", SIZES))
+    return round(quantity(text, "--memory-limit", SIZES))
 
 
 def _link(text: str, plan: Plan) -> Link:

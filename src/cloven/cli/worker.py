@@ -37,7 +37,6 @@ def worker(
     The worker serves one coordinator at a time until SIGTERM. It logs JSON lines to standard error.
     """
     from cloven.runtime.cluster import logs
-    from cloven.runtime.cluster.slowdown import FIRST
     from cloven.runtime.cluster.worker import Addresses, load, serve
     from cloven.runtime.link.address import check_address
     from cloven.runtime.link.identity import read
@@ -55,8 +54,7 @@ def worker(
     logs.to_stderr()
     if speed < 1:
         log.warning(
-            "emulating a slower device: after the first %d images, computing takes %g times as long",
-            FIRST,
+            "emulating a slower device: after the first image, which measures it, a job takes %g times as long",
             1 / speed,
         )
     if identity is not None and (warning := identity.warning()):
