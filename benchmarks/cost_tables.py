@@ -12,7 +12,7 @@ from benchmarks.cost_settings import Chosen, Surroundings
 from cloven.cost.estimate import Cost
 
 OPERATORS, KINDS = "operators of the plan", "operators of other divisions"
-"""What the device's profile contains: the operators of the executed plan, or those of a few other divisions."""
+"""The content of the device's profile: the operators of the executed plan, or those of other divisions."""
 
 SHORTEST = 5e-3
 """Plans with a shorter latency, in seconds, do not count for the bounds on unlimited links."""

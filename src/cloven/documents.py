@@ -24,7 +24,7 @@ EXPECTED = {
     "greater than 0": "a number greater than 0",
     "greater than or equal to 0": "a number, 0 or more",
 }
-"""What an entry of a file should be, in words for those who write it."""
+"""The expected value of an entry, for error messages, by pydantic's words for it."""
 
 Kind = TypeVar("Kind", bound=BaseModel)
 

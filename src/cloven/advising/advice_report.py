@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf
 
 from cloven.advising.advice import (
@@ -19,12 +20,12 @@ from cloven.advising.alternatives import Alternative
 from cloven.advising.candidates import Candidate
 from cloven.advising.leakage import SUITE
 from cloven.advising.search import COSTS_MORE, WORTH, Decision, Search, choice, clear_taps, in_words
+from cloven.advising.taps import key_of
 from cloven.auditing.finding import AXES, Axis
 from cloven.auditing.results import Results
 from cloven.auditing.suite import AttackSuite
 from cloven.graph.cuts import cuts
 from cloven.partition.observe import seen_on
-from cloven.partition.vertical import Vertical
 
 MOST_COMPARED = 200
 """The largest number of divisions in the report, besides those that were attacked or have a name."""
@@ -51,6 +52,32 @@ class SearchResult:
     names: Mapping[Candidate, Sequence[str]]
     method: str
 
+    @cached_property
+    def cuts(self) -> tuple[CutPoint, ...]:
+        """The vertical cuts in two parts, from the image to the answer."""
+        fastest: dict[str, Alternative] = {}
+        for division in sorted(self.divisions, key=lambda one: one.latency or inf):
+            if (after := division.candidate.single_cut) is not None:
+                fastest.setdefault(after, division)
+        found = []
+        for cut in cuts(self.search.pricing.model):
+            if cut.after not in fastest:
+                continue
+            division = fastest[cut.after]
+            seen = seen_on(division.program, (division.source, division.sink))
+            leaks = self.search.ledger.known.get(key_of(seen), {})
+            found.append(
+                CutPoint(
+                    after=cut.after,
+                    share=cut.macs_before / ((cut.macs_before + cut.macs_after) or 1),
+                    bytes=cut.bytes,
+                    latency=division.latency,
+                    pixel_leakage=leaks["pixels"].leakage if leaks else None,
+                    label_leakage=leaks["labels"].leakage if leaks else None,
+                )
+            )
+        return tuple(found)
+
 
 def report_of(result: SearchResult) -> AdviceReport:
     """Return the advice as a document."""
@@ -70,7 +97,7 @@ def report_of(result: SearchResult) -> AdviceReport:
         divisions=len(result.divisions),
         attacked=len(search.ledger.known),
         compared=compared,
-        cuts=tuple(_cuts(result)),
+        cuts=result.cuts,
         nearest=None if winner is not None else _nearest(result),
         method=result.method + (SPARED if search.spared else ""),
     )
@@ -134,12 +161,17 @@ def _compared(result: SearchResult, reason: str) -> Iterator[ComparedDivision]:
         chosen = winner is not None and winner.candidate == first.candidate
         division = winner if winner is not None and chosen else decision.division
         names = named.pop(division, ())
-        row = _row(search, division, names, reason if chosen else decision.reason, chosen=chosen)
-        seen.add((division.candidate, division.encrypted))
-        if number < MOST_COMPARED or chosen or names or row.pixel_leakage is not None:
-            yield row
+        seen.add(choice(division))
+        cheaper = winner is None or first.value < winner.value  # only these were looked at
+        if (
+            number < MOST_COMPARED
+            or chosen
+            or names
+            or (cheaper and plan_leakage(search, division, "pixels") is not None)
+        ):
+            yield _row(search, division, names, reason if chosen else decision.reason, chosen=chosen)
     for division, names in named.items():
-        if (division.candidate, division.encrypted) not in seen:
+        if choice(division) not in seen:
             yield _row(search, division, names, _fate(search, division), chosen=False)
 
 
@@ -196,7 +228,7 @@ def _named(result: SearchResult) -> dict[Alternative, list[str]]:
     trusted = [one for one in within if all(devices[name].trusted for name in one.candidate.devices)]
     single = (one for one in trusted or known if one.candidate.kind == "one device")
     name(next(single, None), "everything on one device")
-    several = (_closed(search, one) for one in trusted if one.candidate.kind != "one device")
+    several = (search.pricing.all_encrypted(one) for one in trusted if one.candidate.kind != "one device")
     name(min(several, key=lambda one: one.value, default=None), "every link encrypted")
     if result.winner is not None:
         name(result.winner, "only the links that leak encrypted")
@@ -207,28 +239,17 @@ def _named(result: SearchResult) -> dict[Alternative, list[str]]:
     return found
 
 
-def _closed(search: Search, division: Alternative) -> Alternative:
-    """Return a division with every link encrypted that others can listen to."""
-    return search.pricing.encrypting(division, [tap.pair for tap in division.taps if tap.pair is not None])
-
-
 def _first_safe_cut(result: SearchResult) -> Alternative | None:
     """Return the cheapest division at the first cut from which on no cut leaks more than the limits."""
     search, first = result.search, None
     limits = search.limits.leakage
-    for point in reversed(tuple(_cuts(result))):
+    for point in reversed(result.cuts):
         leaks: Mapping[Axis, float | None] = {"pixels": point.pixel_leakage, "labels": point.label_leakage}
         if not limits or any((leak := leaks[axis]) is None or leak > limit for axis, limit in limits.items()):
             break
         first = point.after
-    matching = (one for one in result.divisions if first is not None and _single_cut(one) == first)
+    matching = (one for one in result.divisions if first is not None and one.candidate.single_cut == first)
     return next(matching, None)
-
-
-def _single_cut(division: Alternative) -> str | None:
-    """Return the cut of a vertical division in two parts; None for any other."""
-    (strategy, *more) = division.candidate.strategies
-    return strategy.cuts[0] if not more and isinstance(strategy, Vertical) and len(strategy.cuts) == 1 else None
 
 
 def _rejected(result: SearchResult) -> tuple[Rejected, ...]:
@@ -274,30 +295,7 @@ def _is_unconfirmed(result: SearchResult) -> bool:
     return any(not result.search.ledger.is_known(tap, again=True) for tap in taps)
 
 
-# --- cuts, and the nearest division ---------------------------------------------------------------------------
-
-
-def _cuts(result: SearchResult) -> Iterator[CutPoint]:
-    """Yield the vertical cuts in two parts, from the image to the answer."""
-    fastest: dict[str, Alternative] = {}
-    for division in sorted(result.divisions, key=lambda one: one.latency or inf):
-        if (after := _single_cut(division)) is not None:
-            fastest.setdefault(after, division)
-    for cut in cuts(result.search.pricing.model):
-        if cut.after not in fastest:
-            continue
-        division = fastest[cut.after]
-        leaks = result.search.ledger.known.get(
-            seen_on(division.program, (division.program.source, division.program.sink)).fingerprint[:32], {}
-        )
-        yield CutPoint(
-            after=cut.after,
-            share=cut.macs_before / ((cut.macs_before + cut.macs_after) or 1),
-            bytes=cut.bytes,
-            latency=division.latency,
-            pixel_leakage=leaks["pixels"].leakage if leaks else None,
-            label_leakage=leaks["labels"].leakage if leaks else None,
-        )
+# --- the nearest division -------------------------------------------------------------------------------------
 
 
 def _nearest(result: SearchResult) -> Relaxation | None:
@@ -307,16 +305,19 @@ def _nearest(result: SearchResult) -> Relaxation | None:
     are. Divisions are compared with their links encrypted as they were decided, and with only the coordinator's.
     """
     search = result.search
-    best: tuple[float, Relaxation] | None = None
+    least, nearest = inf, None
     for first in result.divisions:
         decision = search.decisions.get(first.candidate, Decision(first))
-        for division in (decision.division, first):
-            found = list(excesses(search, division))
-            total = sum(excess for excess, _ in found)
-            if total < (inf if best is None else best[0]):
-                limits = tuple(text for _, text in found)
-                best = total, Relaxation(division=str(division.candidate), limits=limits)
-    return None if best is None else best[1]
+        for division in dict.fromkeys((decision.division, first)):
+            total, limits = 0.0, []
+            for excess, text in excesses(search, division):
+                total += excess
+                limits.append(text)
+                if total >= least:
+                    break
+            if total < least:
+                least, nearest = total, Relaxation(division=str(division.candidate), limits=tuple(limits))
+    return nearest
 
 
 def excesses(search: Search, division: Alternative) -> Iterator[tuple[float, str]]:

@@ -139,6 +139,13 @@ class Pricing:
         before = [pair(name, parties) for name in division.encrypted]
         return self._priced(division.candidate, division.source, division.sink, (*before, *more))
 
+    def all_encrypted(self, division: Alternative) -> Alternative:
+        """Return a division with every link encrypted that others can listen to."""
+        workload = self.workload(division.candidate)
+        assert workload is not None
+        links = (tuple(link) for link in _traffic(workload, division.candidate.devices))
+        return self.encrypting(division, [(a, b) for a, b in links if self.cluster.link(a, b).exposed])
+
     def estimate(self, candidate: Candidate, protection: Protection) -> Estimate:
         """Return the estimated costs of a candidate that fits the model."""
         workload = self.workload(candidate)

@@ -52,6 +52,12 @@ class Candidate:
         (strategy,) = self.strategies
         return f"horizontal, {strategy.axis}" if isinstance(strategy, Horizontal) else strategy.kind
 
+    @property
+    def single_cut(self) -> str | None:
+        """The cut of a vertical division in two parts; None for any other division."""
+        (strategy, *more) = self.strategies
+        return strategy.cuts[0] if not more and isinstance(strategy, Vertical) and len(strategy.cuts) == 1 else None
+
     def __str__(self) -> str:
         if len(self.devices) == 1:
             return f"all of it on {self.devices[0]}"

@@ -21,7 +21,6 @@ from cloven.advising.taps import ExposedTap
 from cloven.auditing.results import Results
 from cloven.partition.plan import Plan
 from cloven.partition.program import Program
-from cloven.partition.vertical import Vertical
 from cloven.progress import Progress
 
 MOST_MEASURED, SLACK = 5, 1.25
@@ -254,9 +253,9 @@ def deepest_first(divisions: Iterable[Alternative]) -> list[Alternative]:
     """Return the vertical divisions in two parts, those with the latest cut first."""
     found = []
     for division in divisions:
-        (first, *more) = division.candidate.strategies
-        if not more and isinstance(first, Vertical) and len(first.cuts) == 1:
-            found.append((division.program.graph.position[division.program.graph.find(first.cuts[0])], division))
+        if (cut := division.candidate.single_cut) is not None:
+            model = division.pricing.model
+            found.append((model.position[model.find(cut)], division))
     return [division for _, division in sorted(found, key=lambda one: -one[0])]
 
 

@@ -424,8 +424,7 @@ class StudyDifference:
         found += self.others
         if self.new_combinations or self.dropped_combinations:
             found.append(
-                f"{self.new_combinations:,} combinations are new, {self.dropped_combinations:,} are no longer in "
-                "the study"
+                f"{self.new_combinations:,} combinations were added, {self.dropped_combinations:,} were removed"
             )
         return tuple(found)
 

@@ -45,7 +45,7 @@ WRITTEN: Mapping[str, Callable[[float | None], str]] = {
     "energy": words.joules,
     "traffic": words.octets,
 }
-"""How the quantities that a search minimises are written."""
+"""The functions that write an objective of a search as text, with its unit."""
 
 
 @dataclass(frozen=True)
