@@ -97,11 +97,12 @@ class Pair:
 def profiles(pair: Pair, bundles: Path) -> tuple[DeviceProfile, LinkProfile]:
     """Return the profiles of this machine and of a link."""
     folder = pair.folder / "lab-hops"
+    weights = sum(op.param_bytes for op in pair.graph.ops)
     unlimited_links = replace(pair.around, bandwidth=None, delay=0.0)
-    unlimited = pair.once(HopTimes, "unlimited", lambda: hops(unlimited_links, folder))
+    unlimited = pair.once(HopTimes, "unlimited", lambda: hops(unlimited_links, weights, folder))
     limited = unlimited
     if pair.around.bandwidth is not None:
-        limited = pair.once(HopTimes, "limited", lambda: hops(pair.around, folder))
+        limited = pair.once(HopTimes, "limited", lambda: hops(pair.around, weights, folder))
     device = profiled(pair, bundles).model_copy(update={"messages": message_cost(unlimited)})
     return device, link(unlimited, limited)
 

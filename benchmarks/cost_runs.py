@@ -112,12 +112,13 @@ class HopTimes(Document):
 
 
 class Filling(torch.nn.Module):
-    """A layer with few computations, whose weights fill the caches of a core, as those of a real model do."""
+    """A layer with few computations, whose weights fill the caches of a core as far as those of a model do."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: int) -> None:
         super().__init__()
-        self.wide = torch.nn.Linear(3, caches.BYTES // 24)
-        self.narrow = torch.nn.Linear(caches.BYTES // 24, 3)
+        width = max(1, weights // 24)  # two matrices of 3 float32 numbers for each
+        self.wide = torch.nn.Linear(3, width)
+        self.narrow = torch.nn.Linear(width, 3)
         self.last = torch.nn.Conv2d(3, 3, 1, groups=3)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -127,16 +128,17 @@ class Filling(torch.nn.Module):
         return result
 
 
-def hops(around: Surroundings, folder: Path) -> HopTimes:
+def hops(around: Surroundings, weights: int, folder: Path) -> HopTimes:
     """Measure messages between workers in the laboratory, with a model that two devices compute in turn.
 
+    Each of its layers has as many bytes of weights as the whole of another model, ``weights``, at most 4 MB.
     The model has hardly anything to compute. Its time that no segment takes is divided among its messages, those
     of the coordinator included.
     """
     sizes, times = [], []
     for side in SIDES:
-        plan, program = _in_turn(side)
-        found = executed(plan, program, around, folder, LONG)
+        plan, program = _in_turn(side, min(weights, caches.BYTES))
+        found = executed(plan, program, around, folder, 0.0)
         computing = sum(device.compute_ms for device in found.summary.devices) / 1000
         sizes.append(program.graph.input.bytes)
         times.append(found.latency - computing)
@@ -146,10 +148,10 @@ def hops(around: Surroundings, folder: Path) -> HopTimes:
     return HopTimes(small_bytes=sizes[0], small=small, large_bytes=sizes[1], large=large)
 
 
-def _in_turn(side: int) -> tuple[Plan, Program]:
+def _in_turn(side: int, weights: int) -> tuple[Plan, Program]:
     """Return a plan for images of ``(3, side, side)`` whose layers are on two devices in turn."""
     torch.manual_seed(0)
-    layers = [Filling() for _ in range(LAYERS)]
+    layers = [Filling(weights) for _ in range(LAYERS)]
     head = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
     graph = capture(torch.nn.Sequential(*layers, *head).eval(), torch.zeros(1, 3, side, side))
     stages = [Vertical(until=f"{i}.last", on=(f"edge{i % 2}",)) for i in range(LAYERS - 1)]

@@ -80,6 +80,11 @@ class PeerConnection:
         self.tasks: set[asyncio.Task[None]] = set()
         self._begin(self._send_all())
 
+    @property
+    def sending(self) -> bool:
+        """True while a message is queued or being sent."""
+        return not self.queue.empty() or (self.stream is not None and self.stream.lock.locked())
+
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self.tasks.add(task)

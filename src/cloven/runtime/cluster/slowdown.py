@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cloven.runtime.bundle.schedule import Job
     from cloven.runtime.cluster.worker_session import Engine
 
-FIRST = 5
+FIRST = 9
 """The runs of each job, at full speed and one right after the other, which measure its time."""
 
 SPIN = 0.2e-3

@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("cloven.worker")
 
 QUICK = 0.01
-"""A segment that took fewer seconds the last time runs in the event loop: switching threads would cost more."""
+"""A segment that took fewer seconds the last time runs in the event loop: switching threads would cost more.
+
+It does not while a message is sent, which would wait for the end of the segment.
+"""
 
 Engine = Callable[[Job, dict[str, Array]], Mapping[str, Array]]
 
@@ -166,8 +169,12 @@ class WorkerSession:
             made = self.engine(job, inputs)
             return made, time.perf_counter() - start
 
-        quick = self.took.get(job.step, QUICK) < QUICK
-        made = timed() if quick else await asyncio.get_running_loop().run_in_executor(self.computing, timed)
+        await asyncio.sleep(0)  # the messages that are queued begin to be sent
+        sending = any(connection.sending for connection in self.connections.values())
+        if self.took.get(job.step, QUICK) < QUICK and not sending:
+            made = timed()
+        else:
+            made = await asyncio.get_running_loop().run_in_executor(self.computing, timed)
         self.took[job.step] = made[1]
         return made
 
