@@ -203,20 +203,22 @@ def check_content(document: Mapping[str, object], name: str) -> None:
     Raises:
         ClovenError: if it is nested deeper than 64, or holds text that is not valid Unicode.
     """
-    waiting: list[tuple[object, int]] = [(document, 1)]
+    waiting: list[tuple[Mapping[str, object] | list[object], int]] = [(document, 1)]
     while waiting:
         value, depth = waiting.pop()
-        if depth > DEPTH:
+        inside = value if isinstance(value, list) else [*value, *value.values()]
+        if inside and depth >= DEPTH:
             raise ClovenError(f"{name} is nested too deep; expected at most {DEPTH} levels")
-        if isinstance(value, dict):
-            waiting += [(key, depth) for key in value] + [(item, depth + 1) for item in value.values()]
-        elif isinstance(value, list):
-            waiting += [(item, depth + 1) for item in value]
-        elif isinstance(value, str) and not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                raise ClovenError(f"{name} contains text that is not valid Unicode (a lone surrogate)") from error
+        for item in inside:
+            if isinstance(item, dict | list):
+                waiting.append((item, depth + 1))
+            elif isinstance(item, str) and not item.isascii():
+                try:
+                    item.encode()
+                except UnicodeEncodeError as error:
+                    raise ClovenError(
+                        f"{name} contains text that is not valid Unicode (a lone surrogate)"
+                    ) from error
 
 
 def file_names(names: Sequence[str]) -> list[str]:
