@@ -260,6 +260,17 @@ def test_labels_that_no_attack_reads_are_not_certified(model: cloven.Graph, imag
     assert all(advice.program.protection.of(*link) != "none" for link in advice.program.links)
 
 
+def test_an_attack_that_the_budget_cuts_short_certifies_nothing(model: cloven.Graph, images: torch.Tensor) -> None:
+    where = cluster(wire(1e9), board(1e6, memory=SMALL), board(1e6, memory=SMALL))
+    endless = cloven.attacks.Decoder(epochs=10**6)
+    loose = cloven.Limits(pixel_leakage=0.99, label_leakage=0.99)
+
+    advice = advised(model, where, images, attacks=[endless, "probe"], limits=loose, budget=6.0)
+
+    assert advice.program is not None
+    assert all(advice.program.protection.of(*link) != "none" for link in advice.program.links)
+
+
 def test_without_a_plan_the_nearest_division_says_which_limit_to_relax(
     model: cloven.Graph, images: torch.Tensor
 ) -> None:

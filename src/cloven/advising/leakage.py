@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from cloven.advising.taps import ExposedTap, key_of
@@ -95,16 +95,16 @@ class LeakageLedger:
         """True if there are victims for another second attack."""
         return self.images is not None and self.rounds < self.images.parts
 
-    def attack(self, observations: Iterable[Observation]) -> None:
-        """Attack those of some observations whose leakage is not known."""
+    def attack(self, observations: Iterable[Observation], seconds: float) -> None:
+        """Attack those of some observations whose leakage is not known, for at most about that many seconds."""
         waiting = {key_of(one): one for one in observations if key_of(one) not in self.known}
         if waiting and self.images is not None:
-            self._audit(waiting, self.images.searched(), 0)
+            self._audit(waiting, self.images.searched(), 0, seconds)
 
-    def confirm(self, observations: Iterable[Observation]) -> Results | None:
+    def confirm(self, observations: Iterable[Observation], seconds: float) -> Results | None:
         """Attack observations with a new seed and fresh victims, and keep the larger leakage of each.
 
-        Returns None if there are no observations.
+        It takes at most about that many seconds. Returns None if there are no observations.
         """
         waiting = {key_of(one): one for one in observations}
         if not waiting:
@@ -112,29 +112,34 @@ class LeakageLedger:
         assert self.images is not None
         part, self.rounds = self.rounds, self.rounds + 1
         self.confirmed |= waiting.keys()
-        return self._audit(waiting, self.images.fresh(part), FRESH + part)
+        return self._audit(waiting, self.images.fresh(part), FRESH + part, seconds)
 
-    def _audit(self, waiting: Mapping[str, Observation], victims: GivenImages, seed: int) -> Results:
+    def _audit(
+        self, waiting: Mapping[str, Observation], victims: GivenImages, seed: int, seconds: float
+    ) -> Results:
         assert self.images is not None
+        trainings = len(waiting) * len(self.suite)
         results = audit(
             list(waiting.values()),
             self.suite,
             auxiliary=self.images.auxiliary,
             victims=victims,
             seeds=(seed,),
+            attack_seconds=seconds * min(1.0, self.jobs / trainings),
             jobs=self.jobs,
         )
         self.observations |= waiting
         for one in results.observations:
-            self.add(one)
+            self.add(one, finished(results, one))
         return results
 
-    def add(self, one: ObservationSummary) -> None:
+    def add(self, one: ObservationSummary, ended: Set[str]) -> None:
         """Keep the leakage that an audit measured, if it is larger than what is known.
 
-        Attacks that did not finish, and labels that no label reader attacked, count as leaking everything.
+        Attacks other than those that ``ended``, and labels that no label reader attacked, count as leaking
+        everything.
         """
-        missing = [name for name in AttackSuite(tuple(self.suite)).names if name not in one.attacks]
+        missing = [name for name in AttackSuite(tuple(self.suite)).names if name not in ended]
         known = self.known.setdefault(one.observation, {})
         for axis in AXES:
             found = _measured(one.counts.on(axis))
@@ -150,9 +155,9 @@ class LeakageLedger:
         Observations that the whole suite did not attack are left out, and are attacked when they occur.
         """
         names = AttackSuite(tuple(self.suite)).names
-        usable = [one for one in results.observations if set(names) <= set(one.attacks)]
+        usable = [one for one in results.observations if finished(results, one).issuperset(names)]
         for one in usable:
-            self.add(one)
+            self.add(one, set(names))
         return len({one.observation for one in usable})
 
     def of(self, tap: ExposedTap) -> Leaks:
@@ -185,6 +190,18 @@ class LeakageLedger:
                 for axis, leak in self.known[name].items():
                     least[axis] = max(least.get(axis, leak), leak, key=lambda one: one.leakage)
         return {**least, **dict.fromkeys(tap.known, EVERYTHING)}
+
+
+def finished(results: Results, one: ObservationSummary) -> set[str]:
+    """Return the attacks on an observation whose training was not ended by a limit on its seconds."""
+    cut_short = {
+        finding.attack
+        for finding in results.findings
+        if finding.observation == one.observation
+        and finding.training is not None
+        and "budget" in finding.training.ended
+    }
+    return set(one.attacks) - cut_short
 
 
 def _measured(score: AxisScore | None) -> MeasuredLeak:

@@ -41,17 +41,25 @@ UNKNOWN = "its cost is unknown"
 
 @dataclass
 class Budget:
-    """The time for attacks: it ends at ``deadline``, and an attack is not begun if it would probably end later."""
+    """The time for attacks: it ends at ``deadline``, and an attack is not begun if it would probably end later.
+
+    Half of the time that is left is kept for attacking the winner again.
+    """
 
     deadline: float
     spent: float = 0.0
     attacks: int = 0
     ended: bool = False
 
+    @property
+    def left(self) -> float:
+        """The seconds that are left, at least one."""
+        return max(1.0, self.deadline - time.monotonic())
+
     def allows(self, count: int) -> bool:
         """Return whether there is time for attacking a number of observations."""
         each = self.spent / self.attacks if self.attacks else 0.0
-        if time.monotonic() + each * count > self.deadline:
+        if time.monotonic() + 2 * each * count > self.deadline:
             self.ended = True
         return not self.ended
 
@@ -113,7 +121,7 @@ class Search:
             results = None
             if clear and self.ledger.can_confirm:
                 self.progress("attacking the best division again", 0, 1)
-                results = self.ledger.confirm(clear)
+                results = self.ledger.confirm(clear, self.budget.left)
                 self.progress("attacking the best division again", 1, 1)
             if not self.leaking(best):
                 return best, results
@@ -230,7 +238,8 @@ class Search:
     def attack(self, waiting: Sequence[ExposedTap]) -> None:
         """Attack the observations of taps."""
         start = time.monotonic()
-        self.ledger.attack(tap.observation for tap in waiting if tap.observation is not None)
+        observations = [tap.observation for tap in waiting if tap.observation is not None]
+        self.ledger.attack(observations, self.budget.left / 2)
         self.budget = replace(
             self.budget,
             spent=self.budget.spent + time.monotonic() - start,
