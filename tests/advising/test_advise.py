@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
 from itertools import combinations, permutations
 
@@ -12,7 +13,9 @@ import torch
 import cloven
 from cloven.advising.alternatives import Pricing
 from cloven.advising.candidates import Candidate, space
-from cloven.advising.leakage import AttackImages
+from cloven.advising.leakage import AttackImages, LeakageLedger
+from cloven.advising.search import Budget
+from cloven.auditing.suite import AttackSuite
 from cloven.cost.cluster import ClusterDevice, ClusterLink
 from cloven.cost.profile import (
     CipherTime,
@@ -271,6 +274,40 @@ def test_an_attack_that_the_budget_cuts_short_certifies_nothing(model: cloven.Gr
     assert all(advice.program.protection.of(*link) != "none" for link in advice.program.links)
 
 
+def test_leakage_that_was_not_measured_has_a_reason_and_no_attack(
+    model: cloven.Graph, images: torch.Tensor
+) -> None:
+    where = cluster(wire(1e9), board(1e6, memory=SMALL), board(1e6, memory=SMALL))
+
+    advice = advised(model, where, images, attacks=[cloven.attacks.Decoder(epochs=1)])
+
+    leaks = {(one.tap, one.axis): one for one in advice.report.leakage}
+    labels, pixels = leaks["edge0->edge1", "labels"], leaks["edge0->edge1", "pixels"]
+    assert (labels.leakage, labels.attack, labels.reason) == (1.0, None, "no attack that reads labels")
+    assert labels.origin == "counted in full: no attack that reads labels"
+    assert (pixels.attack, pixels.reason) == ("decoder", "")
+    assert leaks["coordinator->edge0", "pixels"].origin == "none needed: it is sent as it is"
+
+
+def test_progress_ends_with_all_that_was_begun(model: cloven.Graph, images: torch.Tensor) -> None:
+    where = cluster(wire(1e9), board(1e6, memory=SMALL), board(1e6, memory=SMALL))
+    calls: dict[str, list[tuple[int, int]]] = {}
+
+    advised(model, where, images, progress=lambda stage, *count: calls.setdefault(stage, []).append(count))
+
+    assert "attacking" in calls
+    for counts in calls.values():
+        assert all(done <= every for done, every in counts)
+        assert counts[-1][0] == counts[-1][1]
+
+
+def test_a_budget_does_not_change_when_it_is_asked() -> None:
+    budget = Budget(time.monotonic() + 100, spent=10, attacks=1)
+
+    assert not budget.allows(1000)
+    assert budget.allows(1)
+
+
 def test_without_a_plan_the_nearest_division_says_which_limit_to_relax(
     model: cloven.Graph, images: torch.Tensor
 ) -> None:
@@ -328,6 +365,7 @@ def test_a_profile_that_lacks_a_number_recommends_nothing(model: cloven.Graph, i
         ({"minimise": "cost"}, "minimise is 'cost'; expected one of latency, throughput, energy, traffic"),
         ({"budget": 0}, "budget must be a number of seconds above 0, got 0"),
         ({"victims": torch.rand(10, 1, 12, 12)}, "there are 10 victim images; expected at least 40"),
+        ({"attacks": []}, "attacks are missing"),
     ],
 )
 def test_wrong_arguments_are_named(
@@ -335,6 +373,17 @@ def test_wrong_arguments_are_named(
 ) -> None:
     with pytest.raises(cloven.ClovenError, match=message):
         advised(model, cluster(wire(1e9), board(1e6)), images, **options)
+
+
+def test_all_wrong_arguments_are_named_together(model: cloven.Graph, images: torch.Tensor) -> None:
+    with pytest.raises(cloven.ClovenError) as caught:
+        advised(model, cluster(wire(1e9), board(1e6)), images, jobs=0, budget=-1, attacks=["prob"])
+
+    assert caught.value.problems == (
+        "budget must be a number of seconds above 0, got -1",
+        "no attack is named 'prob'; did you mean probe?",
+        "jobs is 0; expected 1 or more",
+    )
 
 
 def test_impossible_limits_are_named_together() -> None:
@@ -382,17 +431,52 @@ def test_a_division_that_is_too_slow_when_executed_is_not_recommended(
     advice = advised(model, where, images, limits=cloven.Limits(latency=1.0), measure=lambda plan, program: 2.0)
 
     assert advice.plan is None
+    assert advice.report.nearest is not None
+    assert advice.report.nearest.limits == ("latency when executed: 2 s instead of 1 s",)
     assert "takes 2 s when executed" in advice.rejected[0].reason
 
 
-def test_what_an_audit_measured_is_not_attacked_again(model: cloven.Graph, images: torch.Tensor) -> None:
+def test_what_an_audit_measured_is_not_attacked_again(
+    model: cloven.Graph, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The audit has the probe, and a decoder with other hyper-parameters."""
     where = cluster(wire(1e9), board(1e6, memory=SMALL), board(1e6, memory=SMALL))
     division = cloven.divide(model, cloven.Vertical(("2",)), ["edge0", "edge1"])
-    results = cloven.audit(cloven.observe(division), ATTACKS, auxiliary=images[:100], victims=images[100:120])
+    other = cloven.attacks.Decoder(epochs=2)
+    results = cloven.audit(
+        cloven.observe(division), [other, "probe"], auxiliary=images[:100], victims=images[100:120]
+    )
+    run: list[list[str]] = []
 
+    def audited(observations: object, attacks: list[cloven.attacks.Attack | str], **options: object) -> object:
+        run.append(list(AttackSuite(tuple(attacks)).names))
+        return cloven.audit(observations, attacks, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("cloven.advising.leakage.audit", audited)
     advice = advised(model, where, images, victims=images[120:], results=results, minimise="traffic")
 
-    assert "The leakage of 1 observations was taken from the given audit." in advice.report.method
+    assert "The given audit has 1 attack of the suite on 1 observation" in advice.report.method
+    assert run == [["decoder"], ["decoder", "probe"]]  # the second attack on the winner is the whole suite
+
+
+def test_what_an_audit_measured_bounds_the_leakage_of_shallower_cuts(
+    model: cloven.Graph, images: torch.Tensor
+) -> None:
+    pricing = Pricing(model, cluster(wire(1e9), board(1e6), board(1e6)), "latency")
+    deep = cloven.observe(cloven.divide(model, cloven.Vertical(("4",)), 2))
+    results = cloven.audit(deep, "probe", auxiliary=images[:100], victims=images[100:])
+    ledger = LeakageLedger(("probe",), None)
+    division = pricing.alternative(Candidate((cloven.Vertical(("1",)),), ("edge0", "edge1")))
+    assert division is not None
+    (shallow,) = [tap for tap in division.taps if tap.name == "edge0->edge1"]
+    assert ledger.at_least(shallow)["pixels"].leakage == 0.0
+
+    ledger.take(results, model)
+
+    found = results.observations[0].counts.labels
+    assert found is not None
+    assert found.leakage.high > 0
+    assert ledger.at_least(shallow)["labels"].leakage == found.largest[0]
 
 
 def test_an_audit_of_another_model_is_refused(model: cloven.Graph, images: torch.Tensor) -> None:

@@ -23,6 +23,7 @@ from cloven.cost.profile import (
     scaled,
 )
 from cloven.cost.tasks import Workload
+from cloven.cost.timeline import SteadyRate
 from cloven.partition.protection import Protection
 
 SPEED, BANDWIDTH, DELAY = 1e6, 8e5, 0.25
@@ -214,6 +215,18 @@ def test_what_is_missing_is_unknown_and_never_zero(
     assert cost.latency is cost.throughput is cost.energy is None
     assert any(sentence in line for line in cost.unknown)
     assert "latency unknown" in repr(cost)
+
+
+@pytest.mark.parametrize(("repeats", "sentences"), [(True, 0), (False, 1)])
+def test_a_throughput_that_is_a_mean_is_said(
+    repeats: bool, sentences: int, program: cloven.Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloven.cost.estimate.steady_rate", lambda *_: SteadyRate(2.0, 1500, repeats))
+
+    cost = cloven.estimate(program, cluster())
+
+    assert cost.throughput == 2.0
+    assert sum("mean over 1,500 simulated images" in text for text in cost.assumptions) == sentences
 
 
 def test_numbers_that_were_not_measured_are_named(program: cloven.Program) -> None:

@@ -116,7 +116,7 @@ def test_the_steady_rate_is_that_of_a_long_simulation(activities: list[Activity]
     answer = Activity("answer", "a", last / 7, tuple(range(len(activities))))
     whole = times(Timeline([*activities, answer], 500 * window, window))
 
-    rate = steady_rate([*activities, answer], window)
+    rate = steady_rate([*activities, answer], window).rate
 
     assert rate == pytest.approx(400 * window / (whole[-1] - whole[100 * window - 1]), rel=0.005)
 
@@ -125,7 +125,7 @@ def test_the_steady_rate_of_one_device_is_one_over_its_time() -> None:
     activities = [Activity("a", "cpu", 0.1), Activity("b", "cpu", 0.2, (0,)), Activity("c", "cpu", 0.3, (1,))]
 
     for window in (1, 2, 8, 256):
-        assert steady_rate(activities, window) == pytest.approx(1 / 0.6, rel=1e-9)
+        assert steady_rate(activities, window).rate == pytest.approx(1 / 0.6, rel=1e-9)
 
 
 @pytest.mark.parametrize(("window", "seconds"), [(1, 6.5), (2, 3.25), (3, 3.0), (8, 3.0), (256, 3.0)])
@@ -133,7 +133,25 @@ def test_the_steady_rate_of_a_full_pipeline_is_that_of_its_slowest_stage(window:
     first, second = Activity("first", "one", 1.0), Activity("second", "two", 3.0, (0,))
     third = Activity("third", "three", 2.0, (1,), lag=0.5)
 
-    assert steady_rate([first, second, third], window) == pytest.approx(1 / seconds, rel=1e-9)
+    assert steady_rate([first, second, third], window).rate == pytest.approx(1 / seconds, rel=1e-9)
+
+
+def test_a_simulation_that_does_not_repeat_itself_gives_a_mean() -> None:
+    activities = [
+        Activity("a", "one", 1 / 3),
+        Activity("b", "three", 0.302),
+        Activity("c", "two", 0.4488, (0, 1)),
+        Activity("d", "one", 0.28284, (1,)),
+        Activity("e", "three", 0.34641, (0,)),
+        Activity("f", "two", 0.2, (2, 3, 4)),
+    ]
+
+    assert steady_rate(activities, 1).repeats
+    mean = steady_rate(activities, 8)
+
+    assert not mean.repeats
+    assert mean.images > 1000
+    assert mean.rate == pytest.approx(1 / 0.6488, rel=0.01)  # the second device is nearly always busy
 
 
 @given(schedules())

@@ -26,7 +26,7 @@ def text_of(report: object) -> str:
 def test_the_first_screen_has_the_plan_its_cost_and_its_leakage_beside_their_limits() -> None:
     text = text_of(advice())
 
-    assert "Based on assumed numbers: 2 tables of the cost model were not measured" in text
+    assert "Based on assumed numbers: the estimated costs rest on 2 assumptions." in text
     assert "Vertical, cut after conv2, pool2 and conv3 on edge0, edge1, edge2, edge3" in text
     assert "An image takes 120 ms (limit 300 ms) and 90 MB of memory (limit 200 MB)." in text
     assert "Pixels leak at most 71 % (limit 80 %) to a listener on edge0 → edge1, by residual." in text
@@ -70,6 +70,27 @@ def test_a_plan_whose_links_are_encrypted_says_so() -> None:
     assert "Neither pixels nor labels leak: every link that others can listen to is encrypted." in text_of(
         advice(leakage=sealed)
     )
+
+
+def test_leakage_that_was_not_measured_says_why() -> None:
+    unread = advices.leak("edge0->edge1", "labels", 1.0, None).model_copy(update={"reason": "probe gave no result"})
+
+    text = text_of(advice(leakage=(unread,)))
+
+    assert "Labels leak at most 100 % (limit 90 %) to a listener on edge0 → edge1, since nothing shows that" in text
+    assert "they do not: probe gave no result." in text
+    assert "counted in full: probe gave no result" in text
+    assert "by probe" not in text
+
+
+def test_cuts_that_were_not_attacked_are_counted() -> None:
+    first, *others = advices.cuts()
+    unattacked = first.model_copy(update={"pixel_leakage": None, "label_leakage": None})
+
+    text = text_of(advice(cuts=(unattacked, *others)))
+
+    assert f"{len(others)} of {len(others) + 1} cuts were attacked: the search did not need to know" in text
+    assert "cuts were attacked" not in text_of(advice(cuts=tuple(others)))
 
 
 def test_an_answer_in_clear_leaks_labels_and_no_pixels() -> None:

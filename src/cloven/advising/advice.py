@@ -27,7 +27,8 @@ class TapLeakage(Document):
     """The leakage of a tap on one axis: the upper 95 % limit of the leakage by its strongest attack.
 
     ``protected`` is true for an encrypted link; ``leakage`` is then what would leak without the encryption, None if
-    that was not attacked. ``attack`` is None if the image or the answer itself is sent.
+    that was not attacked. ``attack`` is None if the image or the answer itself is sent, or if the tap counts as
+    leaking everything for a ``reason``, such as ``no attack that reads labels``; it is empty otherwise.
     """
 
     tap: str
@@ -35,6 +36,14 @@ class TapLeakage(Document):
     leakage: float | None
     attack: str | None
     protected: bool
+    reason: str = ""
+
+    @property
+    def origin(self) -> str:
+        """The attack, or why there is none; empty if the tap was not attacked."""
+        if self.leakage is None or self.attack is not None:
+            return self.attack or ""
+        return f"counted in full: {self.reason}" if self.reason else "none needed: it is sent as it is"
 
 
 class Rejected(Document):

@@ -23,7 +23,6 @@ from cloven.advising.search import COSTS_MORE, WORTH, Decision, Search, choice, 
 from cloven.advising.taps import key_of
 from cloven.auditing.finding import AXES, Axis
 from cloven.auditing.results import Results
-from cloven.auditing.suite import AttackSuite
 from cloven.graph.cuts import cuts
 from cloven.partition.observe import seen_on
 
@@ -106,7 +105,7 @@ def report_of(result: SearchResult) -> AdviceReport:
 def _reason(result: SearchResult) -> str:
     search, winner = result.search, result.winner
     if winner is None:
-        limited = search.budget.ended or search.unexplored < inf
+        limited = search.ended or search.unexplored < inf
         return "No advice within this budget." if limited else "No plan meets the limits."
     minimised = search.pricing.minimise
     value = amount(abs(winner.value), minimised)
@@ -133,6 +132,7 @@ def _leakage(search: Search, winner: Alternative) -> Iterator[TapLeakage]:
                     axis=axis,
                     leakage=leak.leakage if attacked else None,
                     attack=leak.attack if attacked else None,
+                    reason=leak.reason if attacked else "",
                     protected=winner.is_encrypted(tap),
                 )
 
@@ -275,10 +275,10 @@ def _rejected(result: SearchResult) -> tuple[Rejected, ...]:
 def _untested(result: SearchResult) -> Iterator[str]:
     """Yield what was not tested, or is not known."""
     search = result.search
-    names = AttackSuite(tuple(search.ledger.suite)).names
+    names = search.ledger.names
     if names != SUITE:
         yield f"attacks: {', '.join(names)}, not the default suite ({', '.join(SUITE)})"
-    if search.budget.ended:
+    if search.ended:
         yield "the budget ended before all divisions were attacked"
     unknown = dict.fromkeys(text for one in result.divisions if one.value == inf for text in one.unknown)
     if unknown:
@@ -324,6 +324,10 @@ def excesses(search: Search, division: Alternative) -> Iterator[tuple[float, str
     """Yield by how much a division exceeds each limit, and the limit to relax, in words; infinite if unknown."""
     if division.value == inf or division.latency is None:
         yield inf, "its cost is unknown"
+    if (limit := search.limits.latency) is not None and search.too_slow(division):
+        seconds = search.measured[choice(division)]
+        took, most = amount(seconds, "latency"), amount(limit, "latency")
+        yield seconds / limit - 1, f"latency when executed: {took} instead of {most}"
     for over in search.limits.exceeded_by(division):
         yield over.relative, f"{over.name}: {over.reached} instead of {over.allowed}"
     for axis, limit in search.limits.leakage.items():

@@ -17,14 +17,15 @@ from cloven.advising.leakage import FEWEST, SUITE, AttackImages, LeakageLedger
 from cloven.advising.limits import Limits, unreachable
 from cloven.advising.search import Budget, Measure, Search
 from cloven.attacks.attack import Attack
-from cloven.attacks.registry import load
 from cloven.auditing.given import GivenImages
 from cloven.auditing.results import Results
+from cloven.auditing.suite import AttackSuite
 from cloven.cost.cluster import Cluster
-from cloven.errors import ClovenError, check_type, shown, whole_number
+from cloven.errors import ClovenError, check_type, shown, tried, whole_number
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import GRAPH
 from cloven.progress import Progress
+from cloven.tables import counted
 
 
 def advise(
@@ -60,8 +61,8 @@ def advise(
         minimise: ``latency``, ``energy`` or ``traffic``; or ``throughput``, which is maximised.
         attacks: the attacks on every tap instead of the default suite, `cloven.advising.leakage.SUITE`.
         budget: seconds after which no further division is attacked.
-        results: an audit of the same model: what it measured with the whole suite is not attacked again. Give
-            ``victims`` that it did not score.
+        results: an audit of the same model. Attacks of the suite are not repeated on the observations that it
+            attacked with the same hyper-parameters; others are run. Give ``victims`` that it did not score.
         measure: executes a plan, for example in a laboratory, and returns the seconds of one image. Up to five of
             the best divisions by their estimated latency are executed, and the fastest is recommended.
         jobs: the number of worker processes of the attacks.
@@ -75,7 +76,7 @@ def advise(
     check_type(cluster, Cluster, "cluster", "cloven.Cluster.load('cluster.toml')")
     wanted = Limits() if limits is None else limits
     check_type(wanted, Limits, "limits", "cloven.Limits(latency=0.3)")
-    problems = []
+    problems: list[str] = []
     if minimise not in get_args(Objective):
         problems.append(f"minimise is {shown(minimise)}; expected one of {', '.join(get_args(Objective))}")
     if isinstance(budget, bool) or not isinstance(budget, int | float) or not budget > 0:
@@ -84,27 +85,28 @@ def advise(
         problems.append(f"there are {len(victims)} victim images; expected at least {FEWEST}")
     if results is not None:
         problems += another_model(model, results)
-    suite = tuple(attacks) if isinstance(attacks, list | tuple) else (attacks,)
-    if not suite:
-        problems.append("attacks is empty; give at least one attack")
+    suite = AttackSuite(
+        tuple(attacks) if isinstance(attacks, Sequence) and not isinstance(attacks, str) else (attacks,)
+    )
+    problems += suite.problems()
+    processes = tried(lambda: whole_number(jobs, "jobs", 1), problems)
     if measure is not None and minimise != "latency":
         problems.append(f"measure requires minimise='latency', got {shown(minimise)}")
     problems += unreachable(wanted, minimise, cluster)
-    if problems:
+    if problems or processes is None:
         raise ClovenError(problems)
-    ledger = LeakageLedger(
-        tuple(load(attack) for attack in suite),
-        AttackImages(auxiliary, victims),
-        whole_number(jobs, "jobs", 1),
-    )
-    taken = 0 if results is None else ledger.take(results)
+    ledger = LeakageLedger(suite.attacks, AttackImages(auxiliary, victims), processes)
+    taken, of = (0, 0) if results is None else ledger.take(results, model)
     pricing = Pricing(model, cluster, minimise)
     listed = divisions(pricing, ledger, wanted, progress)
     search = Search(pricing, ledger, wanted, Budget(time.monotonic() + budget), progress, measure)
     winner, again = search.winner(listed.divisions)
     method = listed.method
     if results is not None:
-        method += f" The leakage of {taken} observations was taken from the given audit."
+        method += (
+            f" The given audit has {counted(taken, 'attack')} of the suite on {counted(of, 'observation')}, which "
+            "were not repeated."
+        )
     report = report_of(SearchResult(search, listed.divisions, winner, again, listed.names, method))
     if winner is None:
         return Advice(report)

@@ -39,7 +39,7 @@ COSTS_MORE = "does not cost less than the recommended division"
 UNKNOWN = "its cost is unknown"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Budget:
     """The time for attacks: it ends at ``deadline``, and an attack is not begun if it would probably end later.
 
@@ -49,7 +49,6 @@ class Budget:
     deadline: float
     spent: float = 0.0
     attacks: int = 0
-    ended: bool = False
 
     @property
     def left(self) -> float:
@@ -59,9 +58,7 @@ class Budget:
     def allows(self, count: int) -> bool:
         """Return whether there is time for attacking a number of observations."""
         each = self.spent / self.attacks if self.attacks else 0.0
-        if time.monotonic() + 2 * each * count > self.deadline:
-            self.ended = True
-        return not self.ended
+        return time.monotonic() + 2 * each * count <= self.deadline
 
 
 @dataclass(frozen=True)
@@ -87,6 +84,7 @@ class Search:
         measured: the measured seconds of each division that was executed.
         unexplored: the least value that a division can have that was not attacked for lack of time, else infinite.
         spared: whether attacks were left out because they could gain less than `WORTH`.
+        ended: whether attacks were left out because the budget ended; no further ones are then begun.
     """
 
     pricing: Pricing
@@ -99,6 +97,7 @@ class Search:
     measured: dict[Choice, float] = field(default_factory=dict)
     unexplored: float = inf
     spared: bool = False
+    ended: bool = False
 
     def winner(self, divisions: Sequence[Alternative]) -> tuple[Alternative | None, Results | None]:
         """Return the best division that still meets the limits when it is attacked again, and that attack.
@@ -192,7 +191,8 @@ class Search:
             if bound - decision.division.value < WORTH * abs(bound) < inf:
                 self.spared = True
                 break
-            if self.ledger.images is None or not self.budget.allows(len(waiting)):
+            self.ended = self.ended or not self.budget.allows(len(waiting))
+            if self.ended or self.ledger.images is None:
                 self.unexplored = min(self.unexplored, decision.division.value)
                 break
             self.attack(waiting)
@@ -237,15 +237,17 @@ class Search:
 
     def attack(self, waiting: Sequence[ExposedTap]) -> None:
         """Attack the observations of taps."""
-        start = time.monotonic()
+        start, before = time.monotonic(), self.budget.attacks
+        begun = before + len(waiting)  # how many will follow is not known
+        self.progress("attacking", before, begun)
         observations = [tap.observation for tap in waiting if tap.observation is not None]
         self.ledger.attack(observations, self.budget.left / 2)
         self.budget = replace(
             self.budget,
             spent=self.budget.spent + time.monotonic() - start,
-            attacks=self.budget.attacks + len(waiting),
+            attacks=begun,
         )
-        self.progress("attacking", self.budget.attacks, self.budget.attacks + 1)
+        self.progress("attacking", begun, begun)
 
 
 def choice(division: Alternative) -> Choice:

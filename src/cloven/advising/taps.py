@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from cloven.auditing.finding import Axis
 from cloven.cost.cluster import Cluster
+from cloven.graph.cuts import cuts
+from cloven.graph.graph import Graph
+from cloven.partition.compiler import divide, problems
+from cloven.partition.division import device_names
 from cloven.partition.observe import Observation, observe
 from cloven.partition.program import Program
 from cloven.partition.protection import COORDINATOR
+from cloven.partition.vertical import Vertical
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +48,15 @@ class ExposedTap:
 def key_of(observation: Observation) -> str:
     """Return the name under which an audit reports an observation."""
     return observation.fingerprint[:32]
+
+
+def cut_observations(model: Graph) -> Iterator[Observation]:
+    """Yield what crosses each vertical cut of a model in two parts, from the image to the answer."""
+    devices = device_names(2)
+    for cut in cuts(model):
+        strategies = (Vertical(cuts=(cut.after,)),)
+        if not problems(model, strategies, devices):
+            yield from observe(divide(model, strategies, devices))
 
 
 def taps(program: Program, cluster: Cluster) -> tuple[ExposedTap, ...]:

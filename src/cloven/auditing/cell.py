@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter
 from torch import Tensor
 
 from cloven.attacks.attack import Attack
-from cloven.attacks.knowledge import Knowledge, LabelReader
+from cloven.attacks.knowledge import Knowledge, LabelReader, Shape
 from cloven.attacks.provenance import is_white_box, label_of, name_of, settings_of, uses_pairs
 from cloven.attacks.shapes import ShapeGuess
 from cloven.attacks.trainer import CPU, Learned, Machine, over, train
@@ -150,6 +150,25 @@ class Outcome:
     scores: Mapping[str, Tensor]
     guesses: Mapping[str, Tensor]
     samples: Mapping[str, Tensor]
+
+
+SHAPES = TypeAdapter(list[tuple[tuple[int, ...], bool]])
+"""The shapes in the provenance of a result."""
+
+
+def is_of(result: CellResult, attack: Attack, image: Shape) -> bool:
+    """Return whether a result is of an attack with these hyper-parameters.
+
+    Args:
+        result: the result.
+        attack: the attack.
+        image: the shape of an image.
+    """
+    found = result.provenance
+    if found["attack"] != name_of(attack):
+        return False
+    captured = [shape for shape, _ in SHAPES.validate_python(found["shapes"])]
+    return bool(json.loads(json.dumps(settings_of(attack, captured, image))) == found["settings"])
 
 
 def attack(cell: Cell, material: Material) -> Outcome:

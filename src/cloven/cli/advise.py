@@ -298,7 +298,7 @@ def _print(advice: Advice) -> None:
                     leak.tap,
                     leak.axis,
                     _share(leak.leakage),
-                    leak.attack or "not needed",
+                    leak.origin,
                     "yes" if leak.protected else "no",
                 ]
                 for leak in report.leakage
@@ -328,7 +328,8 @@ def _print(advice: Advice) -> None:
             ],
         )
     if report.nearest is not None:
-        print_text(f"Nearest: {report.nearest.division}. Limits to relax: {'; '.join(report.nearest.limits)}")
+        limits = "; ".join(report.nearest.limits)
+        print_text(f"Nearest: {report.nearest.division}." + (f" Limits to relax: {limits}" if limits else ""))
     print_text(report.method)
     for heading, lines in (("not tested", report.untested), ("not measured", report.assumptions)):
         for line in lines:

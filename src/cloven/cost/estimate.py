@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
@@ -13,7 +13,7 @@ from cloven.cost.cluster import Cluster
 from cloven.cost.operators import FEWEST, OperatorTimes
 from cloven.cost.profile import DeviceProfile, MemorySize, Sourced, Transmission
 from cloven.cost.tasks import SegmentRun, Workload
-from cloven.cost.timeline import Activity, Timeline, busy, critical_path, steady_rate
+from cloven.cost.timeline import Activity, SteadyRate, Timeline, busy, critical_path, steady_rate
 from cloven.documents import Document
 from cloven.errors import ClovenError, check_type
 from cloven.partition.program import Link, Program
@@ -74,7 +74,8 @@ class Cost(Document):
         links: the cost of each link, in order of first use.
         critical: the critical path of one image.
         unknown: a sentence for each number that is missing.
-        assumptions: a sentence for each table of numbers that was not measured.
+        assumptions: a sentence for each table of numbers that was not measured, and one if the throughput is a
+            mean, since the simulation did not repeat itself.
     """
 
     latency: float | None
@@ -245,12 +246,17 @@ class Estimate:
         self.traffic = sum(link.bytes for link in self.links)
 
     @cached_property
+    def steady(self) -> SteadyRate | None:
+        """The throughput, and whether it is exact; None if it is unknown."""
+        return None if self.latency is None else steady_rate(self.activities, self.estimator.window)
+
+    @property
     def throughput(self) -> float | None:
         """The images per second with the estimator's window of images in flight, in the long run; None if unknown.
 
         The next image enters when the oldest is answered.
         """
-        return None if self.latency is None else steady_rate(self.activities, self.estimator.window)
+        return None if self.steady is None else self.steady.rate
 
     @property
     def cost(self) -> Cost:
@@ -272,8 +278,16 @@ class Estimate:
                 if self.activities[i].seconds
             ),
             unknown=tuple(self.notes.unknown),
-            assumptions=tuple(self.notes.assumptions),
+            assumptions=(*self.notes.assumptions, *self._averaged()),
         )
+
+    def _averaged(self) -> Iterator[str]:
+        """Yield that the throughput is a mean, if it is."""
+        if self.steady is not None and not self.steady.repeats:
+            yield (
+                f"the throughput is the mean over {self.steady.images:,} simulated images: the simulation did not "
+                "repeat itself, and the rate in the long run may differ by some percent"
+            )
 
     def _profile(self, party: str) -> DeviceProfile | None:
         """Return the profile of a party; that of the source for a coordinator without an entry."""

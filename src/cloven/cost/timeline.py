@@ -152,8 +152,16 @@ class Timeline:
         )
 
 
-def steady_rate(activities: Sequence[Activity], window: int) -> float:
-    """Return the images per second at which ``window`` images in flight are answered in the long run.
+class SteadyRate(NamedTuple):
+    """The images per second in the long run; a mean over ``images``, or exact, if the simulation repeats itself."""
+
+    rate: float
+    images: int
+    repeats: bool
+
+
+def steady_rate(activities: Sequence[Activity], window: int) -> SteadyRate:
+    """Return the rate at which ``window`` images in flight are answered in the long run.
 
     Once the state of the simulation repeats, so does all that follows: the rate is that of the images between the
     two. If it has not repeated after `LONGEST` activities and four windows, the rate is that of whole windows of
@@ -165,13 +173,14 @@ def steady_rate(activities: Sequence[Activity], window: int) -> float:
     for answered, now in timeline.answers():
         times += [now] * (answered - len(times))
         since = seen.setdefault(timeline.state(answered, now), answered)
-        if since == answered:
+        repeats = since < answered
+        if not repeats:
             if answered < most:
                 continue
             since = answered - answered // 2 // window * window
         images = answered - since
         seconds = max(now - times[since - 1], images * busiest)
-        return images / seconds if seconds else inf
+        return SteadyRate(images / seconds if seconds else inf, images, repeats)
     raise ValueError("some activities wait for each other")
 
 

@@ -355,7 +355,7 @@ class Depth:
         bytes: the bytes that cross each cut.
         up: the ticks of each panel.
         limits: the limits on the leakage, and that on the latency, with their panel's axis.
-        sentence: the cuts that leak least.
+        sentence: how many cuts were attacked, and those that leak least.
         height: the height of the drawing.
     """
 
@@ -410,7 +410,7 @@ def depth(cuts: Sequence[CutPoint], limits: Limits, chosen: Sequence[str]) -> De
             Tick(_up("bytes", 1.0), words.octets(size)),
         ),
         limits=tuple(found),
-        sentence=_least(cuts),
+        sentence=f"{_attacked(cuts)} {_least(cuts)}".strip(),
         height=PANELS["bytes"][1] + NAMES,
     )
 
@@ -425,6 +425,17 @@ def _described(cut: CutPoint) -> str:
     return words.clean(
         f"After {cut.after}, {before}: {', '.join(leaks)}; {words.seconds(cut.latency)}, {words.octets(cut.bytes)}",
         240,
+    )
+
+
+def _attacked(cuts: Sequence[CutPoint]) -> str:
+    """Return how many cuts were attacked; empty if all were."""
+    number = sum(one.pixel_leakage is not None for one in cuts)
+    if number == len(cuts):
+        return ""
+    why = "the search did not need to know what the others leak, and the picture does not show it"
+    return (
+        f"{number or 'None'} of {words.plural(len(cuts), 'cut')} {'was' if number < 2 else 'were'} attacked: {why}."
     )
 
 

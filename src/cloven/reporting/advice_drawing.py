@@ -111,8 +111,8 @@ def _judged(tap: Tap, leaks: Mapping[Axis, TapLeakage], *, given: bool) -> Tap:
 
 
 def _limit(leak: TapLeakage | None, measured: Leak | LeakLimit | None) -> LeakLimit | None:
-    """Return the leakage of a tap, None if it was not attacked; what is sent as it is leaks for certain."""
-    if leak is None or leak.leakage is None:
+    """Return the leakage of a tap, None if it was not measured; what is sent as it is leaks for certain."""
+    if leak is None or leak.leakage is None or leak.reason:
         return None
     low = measured.score.leakage.low if isinstance(measured, Leak) else 0.0
     return LeakLimit(leak.leakage, leak.attack, leak.leakage if leak.attack is None else min(low, leak.leakage))

@@ -175,7 +175,8 @@ def _most(tap: TapLeakage) -> str:
     if tap.leakage is None:
         return "unknown"
     shown = words.share(tap.leakage)
-    return shown if tap.attack is None or not round(100 * tap.leakage) else f"at most {shown}"
+    is_certain = tap.attack is None and not tap.reason
+    return shown if is_certain or not round(100 * tap.leakage) else f"at most {shown}"
 
 
 def _listener(tap: TapLeakage) -> str:
@@ -191,6 +192,8 @@ def _who(tap: TapLeakage) -> str:
         return f"{_listener(tap)}, where nothing was attacked"
     if tap.attack is not None:
         return f"{_listener(tap)}, by {words.clean(tap.attack, 40)}"
+    if tap.reason:
+        return f"{_listener(tap)}, since nothing shows that they do not: {words.clean(tap.reason, 100)}"
     content = {"pixels": "the image" if tap.leakage >= 1 else "pixels of the image", "labels": "the answer"}
     return f"{_listener(tap)}, who gets {content[tap.axis]} without an attack"
 
