@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := passive
 
 demo: $(READY)  ## audit LeNet-5 on scikit-learn's digits, then find its best division over three devices
 	$(BIN)/cloven audit
-	$(BIN)/cloven advise
+	$(BIN)/cloven advise --from runs/lenet5-digits
 
 docs/demo.png: demo  ## the picture of the README: the first screen of the demo's report, if chromium is installed
 	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1100,905 --screenshot=$@ \

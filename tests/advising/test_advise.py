@@ -290,10 +290,13 @@ def test_leakage_that_was_not_measured_has_a_reason_and_no_attack(
 
 
 def test_progress_ends_with_all_that_was_begun(model: cloven.Graph, images: torch.Tensor) -> None:
-    where = cluster(wire(1e9), board(1e6, memory=SMALL), board(1e6, memory=SMALL))
+    devices = [board(1e6, memory=SMALL, cipher=0.1) for _ in range(2)]
     calls: dict[str, list[tuple[int, int]]] = {}
 
-    advised(model, where, images, progress=lambda stage, *count: calls.setdefault(stage, []).append(count))
+    def report(stage: str, done: int, every: int) -> None:
+        calls.setdefault(stage, []).append((done, every))
+
+    advised(model, cluster(wire(1e9), *devices), images, limits=cloven.Limits(pixel_leakage=0.9), progress=report)
 
     assert "attacking" in calls
     for counts in calls.values():
@@ -381,7 +384,7 @@ def test_all_wrong_arguments_are_named_together(model: cloven.Graph, images: tor
 
     assert caught.value.problems == (
         "budget must be a number of seconds above 0, got -1",
-        "no attack is named 'prob'; did you mean probe?",
+        "no attack is named 'prob'; did you mean probe, mlp-probe?",
         "jobs is 0; expected 1 or more",
     )
 
@@ -421,6 +424,9 @@ def test_measured_times_decide_between_divisions_of_similar_estimates(
     assert len(executed) <= 5
     (chosen,) = [one for one in advice.report.compared if one.chosen]
     assert chosen.measured_latency == 0.1
+    assert advice.report.executed[0] == chosen
+    assert len(advice.report.executed) == len(executed)
+    assert "were executed, and it is the fastest: 100 ms, estimated" in advice.report.reason
 
 
 def test_a_division_that_is_too_slow_when_executed_is_not_recommended(
@@ -436,47 +442,59 @@ def test_a_division_that_is_too_slow_when_executed_is_not_recommended(
     assert "takes 2 s when executed" in advice.rejected[0].reason
 
 
-def test_what_an_audit_measured_is_not_attacked_again(
+def test_only_the_attacks_that_an_audit_lacks_are_run(
     model: cloven.Graph, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The audit has the probe, and a decoder with other hyper-parameters."""
-    where = cluster(wire(1e9), board(1e6, memory=SMALL), board(1e6, memory=SMALL))
-    division = cloven.divide(model, cloven.Vertical(("2",)), ["edge0", "edge1"])
-    other = cloven.attacks.Decoder(epochs=2)
-    results = cloven.audit(
-        cloven.observe(division), [other, "probe"], auxiliary=images[:100], victims=images[100:120]
-    )
-    run: list[list[str]] = []
+    seen = cloven.observe(cloven.divide(model, cloven.Vertical(("2",)), 2))
+    other: list[cloven.attacks.Attack | str] = [cloven.attacks.Decoder(epochs=2), "probe"]
+    results = cloven.audit(seen, other, auxiliary=images[:100], victims=images[100:120])
+    ledger = LeakageLedger(ATTACKS, AttackImages(images[:100], images[120:]))
+    run: list[tuple[str, ...]] = []
 
     def audited(observations: object, attacks: list[cloven.attacks.Attack | str], **options: object) -> object:
-        run.append(list(AttackSuite(tuple(attacks)).names))
+        run.append(AttackSuite(tuple(attacks)).names)
         return cloven.audit(observations, attacks, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr("cloven.advising.leakage.audit", audited)
-    advice = advised(model, where, images, victims=images[120:], results=results, minimise="traffic")
 
-    assert "The given audit has 1 attack of the suite on 1 observation" in advice.report.method
-    assert run == [["decoder"], ["decoder", "probe"]]  # the second attack on the winner is the whole suite
+    assert ledger.take(results, model) == (1, 1)
+    assert not ledger.known
+    ledger.attack(seen)
+    ledger.attack(seen)
+
+    assert run == [("decoder",)]
+    assert len(ledger.known) == 1
 
 
 def test_what_an_audit_measured_bounds_the_leakage_of_shallower_cuts(
     model: cloven.Graph, images: torch.Tensor
 ) -> None:
-    pricing = Pricing(model, cluster(wire(1e9), board(1e6), board(1e6)), "latency")
     deep = cloven.observe(cloven.divide(model, cloven.Vertical(("4",)), 2))
-    results = cloven.audit(deep, "probe", auxiliary=images[:100], victims=images[100:])
-    ledger = LeakageLedger(("probe",), None)
-    division = pricing.alternative(Candidate((cloven.Vertical(("1",)),), ("edge0", "edge1")))
+    results = cloven.audit(deep, "screen", auxiliary=images[:100], victims=images[100:])
+    ledger = LeakageLedger(("screen",), None)
+    division = Pricing(model, cluster(wire(1e9), board(1e6), board(1e6)), "latency").alternative(
+        Candidate((cloven.Vertical(("1",)),), ("edge0", "edge1"))
+    )
     assert division is not None
     (shallow,) = [tap for tap in division.taps if tap.name == "edge0->edge1"]
     assert ledger.at_least(shallow)["pixels"].leakage == 0.0
 
     ledger.take(results, model)
 
-    found = results.observations[0].counts.labels
+    found = results.observations[0].counts.pixels
     assert found is not None
-    assert found.leakage.high > 0
-    assert ledger.at_least(shallow)["labels"].leakage == found.largest[0]
+    assert ledger.at_least(shallow)["pixels"].leakage == found.leakage.high > 0
+
+
+def test_an_audit_is_used_in_the_advice(model: cloven.Graph, images: torch.Tensor) -> None:
+    where = cluster(wire(1e9), board(1e6, memory=SMALL), board(1e6, memory=SMALL))
+    seen = cloven.observe(cloven.divide(model, cloven.Vertical(("2",)), 2))
+    results = cloven.audit(seen, "probe", auxiliary=images[:100], victims=images[100:120])
+
+    advice = advised(model, where, images, victims=images[120:], results=results)
+
+    assert "The given audit has 1 attack of the suite on 1 observation" in advice.report.method
 
 
 def test_an_audit_of_another_model_is_refused(model: cloven.Graph, images: torch.Tensor) -> None:

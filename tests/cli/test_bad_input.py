@@ -698,3 +698,15 @@ def test_plans_with_odd_values(cloven: Run, options: tuple[object, ...], message
     done = cloven("plan", "lenet5", "--strategy", "horizontal", *options)
 
     assert (done.code, message in done.err) == (2, True)
+
+
+def test_divisions_cannot_be_executed_on_workers_that_run_another_plan(cloven: Run, tmp_path: Path) -> None:
+    cluster = tmp_path / "cluster.toml"
+    cluster.write_text('[devices]\nedge0 = { address = "192.168.1.10:7001", profile = "cortex-a7" }\n')
+
+    done = cloven("advise", "--cluster", cluster, "--measure", "--minimise", "traffic", "--out", tmp_path / "out")
+
+    assert done.code == 2
+    assert "--measure requires --minimise latency, got traffic" in done.err
+    assert "has addresses of workers (edge0). A worker holds the bundle of one plan" in done.err
+    assert not (tmp_path / "out").exists()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from cloven.advising.advice import Relaxation
 from cloven.auditing.cases import Target, tapped
+from cloven.cli.advise import print_advice
 from cloven.cli.audit_tables import print_observations, print_summary
 from cloven.partition.observe import seen_on
 from tests.auditing.small import small
+from tests.reporting import advices
 from tests.reporting.summaries import captured, document, laddered, summary
 
 
@@ -80,3 +83,17 @@ def test_what_would_be_attacked_names_the_attacks_and_the_transform(capsys: pyte
     text = capsys.readouterr().out
     assert "transform" not in text
     assert "edge0 > edge1 + edge1 > edge2" in text
+
+
+def test_a_division_that_only_missed_the_second_attack_has_no_limits_to_relax(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    nearest = Relaxation(division="all of it on edge0", limits=())
+    relaxable = nearest.model_copy(update={"limits": ("latency: 0.4 s instead of 0.3 s",)})
+
+    for one in (nearest, relaxable):
+        print_advice(advices.refused().model_copy(update={"nearest": one}))
+
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.count("Nearest: all of it on edge0.") == 2
+    assert text.count("Limits to relax: latency: 0.4 s instead of 0.3 s") == text.count("Limits to relax:") == 1

@@ -163,6 +163,12 @@ class AdviceReport(Document):
     nearest: Relaxation | None
     method: str
 
+    @property
+    def executed(self) -> tuple[ComparedDivision, ...]:
+        """The divisions that were executed, the fastest first."""
+        timed = [(one.measured_latency, one) for one in self.compared if one.measured_latency is not None]
+        return tuple(one for _, one in sorted(timed, key=lambda pair: pair[0]))
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Advice:

@@ -29,6 +29,8 @@ from cloven.partition.observe import seen_on
 MOST_COMPARED = 200
 """The largest number of divisions in the report, besides those that were attacked or have a name."""
 
+NOT_EXECUTED = "its estimate is not among the best few, which were executed"
+
 SPARED = f" Links were encrypted without an attack where that costs less than {WORTH:.0%}."
 
 
@@ -90,7 +92,7 @@ def report_of(result: SearchResult) -> AdviceReport:
         reason=reason,
         cost=None if winner is None else winner.cost,
         leakage=() if winner is None else tuple(_leakage(search, winner)),
-        rejected=_rejected(result),
+        rejected=tuple(_rejected(result)),
         untested=tuple(_untested(result)),
         assumptions=() if winner is None else winner.cost.assumptions,
         divisions=len(result.divisions),
@@ -109,11 +111,14 @@ def _reason(result: SearchResult) -> str:
         return "No advice within this budget." if limited else "No plan meets the limits."
     minimised = search.pricing.minimise
     value = amount(abs(winner.value), minimised)
-    reason = f"Of {len(result.divisions):,} divisions, it has the best {minimised} within the limits: {value}."
     if (seconds := search.measured.get(choice(winner))) is not None:
-        reason += (
-            f" Executed, it takes {amount(seconds, 'latency')}, the least of {len(search.measured)} divisions."
+        took, number = amount(seconds, "latency"), len(search.measured)
+        reason = (
+            f"Of {len(result.divisions):,} divisions, {number} with the best estimates within the limits "
+            f"{'were' if number > 1 else 'was'} executed, and it is the fastest: {took}, estimated {value}."
         )
+    else:
+        reason = f"Of {len(result.divisions):,} divisions, it has the best {minimised} within the limits: {value}."
     if search.unexplored < winner.value:
         other = amount(abs(search.unexplored), minimised)
         reason += f" Divisions that were not attacked could reach {other} at best."
@@ -167,12 +172,23 @@ def _compared(result: SearchResult, reason: str) -> Iterator[ComparedDivision]:
             number < MOST_COMPARED
             or chosen
             or names
+            or choice(division) in search.measured
             or (cheaper and plan_leakage(search, division, "pixels") is not None)
         ):
-            yield _row(search, division, names, reason if chosen else decision.reason, chosen=chosen)
+            why = reason if chosen else _lost(result, decision)
+            yield _row(search, division, names, why, chosen=chosen)
     for division, names in named.items():
         if choice(division) not in seen:
-            yield _row(search, division, names, _fate(search, division), chosen=False)
+            why = _lost(result, Decision(division, _fate(search, division)))
+            yield _row(search, division, names, why, chosen=False)
+
+
+def _lost(result: SearchResult, decision: Decision) -> str:
+    """Return why a division is not the recommended one, which may have a larger estimate if it was executed."""
+    winner, is_measured = result.winner, bool(result.search.measured)
+    if is_measured and winner is not None and decision.reason == COSTS_MORE:
+        return COSTS_MORE if decision.division.value >= winner.value else NOT_EXECUTED
+    return decision.reason
 
 
 def _fate(search: Search, division: Alternative) -> str:
@@ -252,8 +268,8 @@ def _first_safe_cut(result: SearchResult) -> Alternative | None:
     return next(matching, None)
 
 
-def _rejected(result: SearchResult) -> tuple[Rejected, ...]:
-    """Return a division of each other strategy: the cheapest that only lost by its cost, if there is one."""
+def _rejected(result: SearchResult) -> Iterator[Rejected]:
+    """Yield a division of each other strategy: the cheapest that only lost by its cost, if there is one."""
     found: dict[str, Decision] = {}
     for first in result.divisions:
         decision = result.search.decisions.get(first.candidate)
@@ -262,14 +278,12 @@ def _rejected(result: SearchResult) -> tuple[Rejected, ...]:
         before = found.get(first.candidate.kind)
         if before is None or (decision.reason == COSTS_MORE and before.reason != COSTS_MORE):
             found[first.candidate.kind] = decision
-    return tuple(
-        Rejected(
+    for decision in found.values():
+        yield Rejected(
             division=str(decision.division.candidate),
             objective=None if decision.division.value == inf else abs(decision.division.value),
-            reason=decision.reason,
+            reason=_lost(result, decision),
         )
-        for decision in found.values()
-    )
 
 
 def _untested(result: SearchResult) -> Iterator[str]:

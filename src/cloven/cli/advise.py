@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -35,8 +35,9 @@ from cloven.errors import ClovenError, tried
 from cloven.progress import report_progress
 
 if TYPE_CHECKING:
-    from cloven.advising.advice import Advice
+    from cloven.advising.advice import Advice, AdviceReport
     from cloven.auditing.results import Results
+    from cloven.cost.cluster import Cluster
     from cloven.graph.graph import Graph
     from cloven.partition.plan import ModelSpec
     from cloven.zoo.images import Images
@@ -136,6 +137,15 @@ def advise(
     budget: Annotated[
         str, typer.Option(help="Time after which no further division is attacked.", metavar="TIME")
     ] = "10min",
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure",
+            help="Also execute the best few divisions in a laboratory on this machine, and recommend the fastest. "
+            "Requires Linux, root and iproute2.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = False,
     input_size: InputSize = "",
     classes: Classes = None,
     weights: Weights = None,
@@ -158,6 +168,7 @@ def advise(
     from cloven.advising.alternatives import Objective
     from cloven.advising.limits import Limits, unreachable, wrong_limits
     from cloven.cost.cluster import Cluster
+    from cloven.runtime.lab.emulated_cluster import EmulatedCluster
 
     problems: list[str] = []
 
@@ -181,6 +192,7 @@ def advise(
     limits = None if problems else Limits(**values)
     devices = tried(lambda: Cluster.named(cluster), problems)
     problems += [] if limits is None or devices is None else unreachable(limits, minimise, devices)
+    problems += _unmeasurable(cluster, minimise, devices) if measure else []
     found, present = None, given(context)
     if from_run is None:
         options = ModelOptions(model, input_size, classes, weights, mean, std)
@@ -194,6 +206,7 @@ def advise(
     else:
         assert found is not None
         subject = _prepared(found, data, auxiliary, queries, victims, seed)
+    emulated = EmulatedCluster.of(subject.graph, subject.spec, devices) if measure else None
     with report_progress() as progress:
         advice = advised(
             subject.graph,
@@ -205,18 +218,41 @@ def advise(
             attacks=names_in(attacks),
             budget=seconds,
             results=subject.results,
+            measure=None if emulated is None else emulated.latency,
             jobs=jobs or cores(),
             progress=progress,
         )
+    if emulated is not None:
+        used = dict.fromkeys(name for one in advice.report.executed for name in one.devices)
+        untested = (*advice.report.untested, *(emulated.left_out(list(used)) if used else ()))
+        report = advice.report.model_copy(update={"untested": untested})
+        advice = replace(advice, report=report)
     folder = out or Path("runs") / f"advice-{subject.spec.name.replace(':', '-')}"
     _write(advice, subject.spec, folder)
     if as_json:
         print_json(advice.report.model_dump(mode="json"))
     else:
-        _print(advice)
+        print_advice(advice.report)
     log.info("written to %s", folder)
     if advice.plan is None:
         raise typer.Exit(MISSED)
+
+
+def _unmeasurable(name: str, minimise: str, cluster: Cluster | None) -> list[str]:
+    """Return why divisions over a cluster cannot be executed in a laboratory."""
+    from cloven.runtime.lab.emulated_cluster import unmet
+
+    found = [f"--measure requires --minimise latency, got {minimise}"] if minimise != "latency" else []
+    if cluster is None:
+        return found
+    if addresses := [device for device, one in cluster.devices.items() if one.address is not None]:
+        found.append(
+            f"--measure executes divisions in a laboratory on this machine, but {name} has addresses of workers "
+            f"({', '.join(addresses)}). A worker holds the bundle of one plan, and cannot execute others. Leave "
+            "--measure out, start workers with the recommended plan, and run `cloven estimate PLAN --cluster FILE "
+            "--measure`; or remove the addresses, to execute divisions on this machine"
+        )
+    return found + unmet(cluster)
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,10 +318,10 @@ def _share(leakage: float | None) -> str:
     return "not attacked" if leakage is None else f"{leakage:.0%}"
 
 
-def _print(advice: Advice) -> None:
+def print_advice(report: AdviceReport) -> None:
+    """Print the plan, its taps, the other divisions, and what was not tested or measured."""
     from cloven.advising.advice import amount
 
-    report = advice.report
     if report.assumptions:
         print_text("This advice is based on numbers that were not measured; they are listed below.")
     print_text(f"Recommended: {report.plan}. {report.reason}" if report.plan else report.reason)
@@ -309,6 +345,23 @@ def _print(advice: Advice) -> None:
             "Not chosen: the best of each strategy",
             ["division", report.minimised, "reason"],
             [[one.division, one.shown(report.minimised), one.reason] for one in report.rejected],
+        )
+    if executed := report.executed:
+        table(
+            "Executed: the measured times decide",
+            ["division", "estimated", "measured", "measured / estimated", ""],
+            [
+                [
+                    one.division,
+                    amount(one.latency, "latency"),
+                    amount(one.measured_latency, "latency"),
+                    ""
+                    if one.latency is None or one.measured_latency is None
+                    else f"{one.measured_latency / one.latency:.2f}",
+                    "recommended" if one.chosen else "",
+                ]
+                for one in executed
+            ],
         )
     named = [one for one in report.compared if one.names]
     if named:

@@ -355,7 +355,8 @@ class Depth:
         bytes: the bytes that cross each cut.
         up: the ticks of each panel.
         limits: the limits on the leakage, and that on the latency, with their panel's axis.
-        sentence: how many cuts were attacked, and those that leak least.
+        attacked: how many cuts were attacked; empty if all were.
+        sentence: the cuts that leak least.
         height: the height of the drawing.
     """
 
@@ -365,6 +366,7 @@ class Depth:
     bytes: Series
     up: tuple[Tick, ...]
     limits: tuple[tuple[str, Tick], ...]
+    attacked: str
     sentence: str
     height: float
 
@@ -410,7 +412,8 @@ def depth(cuts: Sequence[CutPoint], limits: Limits, chosen: Sequence[str]) -> De
             Tick(_up("bytes", 1.0), words.octets(size)),
         ),
         limits=tuple(found),
-        sentence=f"{_attacked(cuts)} {_least(cuts)}".strip(),
+        attacked=_attacked(cuts),
+        sentence=_least(cuts),
         height=PANELS["bytes"][1] + NAMES,
     )
 
