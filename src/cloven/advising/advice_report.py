@@ -113,10 +113,10 @@ def _reason(result: SearchResult) -> str:
     value = amount(abs(winner.value), minimised)
     if (seconds := search.measured.get(choice(winner))) is not None:
         took, number = amount(seconds, "latency"), len(search.measured)
-        reason = (
-            f"Of {len(result.divisions):,} divisions, {number} with the best estimates within the limits "
-            f"{'were' if number > 1 else 'was'} executed, and it is the fastest: {took}, estimated {value}."
-        )
+        one = "the one with the best estimate within the limits was executed"
+        several = f"the {number} with the best estimates within the limits were executed, and this one is the fastest"
+        executed = several if number > 1 else one
+        reason = f"Of {len(result.divisions):,} divisions, {executed}: {took}, estimated {value}."
     else:
         reason = f"Of {len(result.divisions):,} divisions, it has the best {minimised} within the limits: {value}."
     if search.unexplored < winner.value:

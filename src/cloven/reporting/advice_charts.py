@@ -443,13 +443,13 @@ def _attacked(cuts: Sequence[CutPoint]) -> str:
 
 
 def _least(cuts: Sequence[CutPoint]) -> str:
-    """Return the cuts that leak least; empty if none was attacked."""
+    """Return the cuts that leak least; empty if fewer than two were attacked."""
     attacked = [
         (one, one.pixel_leakage, one.label_leakage)
         for one in cuts
         if one.pixel_leakage is not None and one.label_leakage is not None
     ]
-    if not attacked:
+    if len(attacked) < 2:
         return ""
     pixels = min(attacked, key=lambda found: (found[1], found[2]))
     labels = min(attacked, key=lambda found: (found[2], found[1]))
