@@ -426,7 +426,7 @@ def test_measured_times_decide_between_divisions_of_similar_estimates(
     assert chosen.measured_latency == 0.1
     assert advice.report.executed[0] == chosen
     assert len(advice.report.executed) == len(executed)
-    assert "were executed, and this one is the fastest: 100 ms, estimated" in advice.report.reason
+    assert "were executed; this one is the fastest: 100 ms, estimated" in advice.report.reason
 
 
 def test_a_division_that_is_too_slow_when_executed_is_not_recommended(

@@ -36,7 +36,8 @@ def test_a_slow_device_takes_longer(graph: cloven.Graph) -> None:
 def test_what_the_laboratory_leaves_out_is_said() -> None:
     emulated = EmulatedCluster(Cluster({"slow": ClusterDevice(), "fast": ClusterDevice()}), SPEC, {"fast": 1.5})
 
-    common, faster = emulated.left_out(["slow", "fast"])
+    common, unlimited, faster = emulated.left_out(["slow", "fast"])
 
     assert "messages and ciphers are as fast as on this machine" in common
+    assert "unlimited: coordinator-slow, coordinator-fast, slow-fast" in unlimited
     assert faster == "fast is slower in the laboratory than by its profile: as fast as this machine"

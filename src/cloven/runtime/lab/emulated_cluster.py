@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +24,7 @@ from cloven.partition.vertical import Vertical
 from cloven.runtime import device_profile
 from cloven.runtime.bundle.writer import write
 from cloven.runtime.lab import host, laboratory
+from cloven.runtime.lab.emulation import Emulation
 from cloven.runtime.lab.laboratory import Experiment
 
 IMAGES = 11
@@ -94,6 +96,7 @@ class EmulatedCluster:
             "the laboratory slows only computations to the speed of the profiles; messages and ciphers are as fast "
             "as on this machine"
         )
+        yield from Emulation(cluster=self.cluster).left_out(list(combinations((COORDINATOR, *devices), 2)))
         for name in devices:
             if self.ratios.get(name, 0.0) > 1:
                 yield f"{name} is slower in the laboratory than by its profile: as fast as this machine"
