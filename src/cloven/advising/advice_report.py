@@ -114,9 +114,7 @@ def _reason(result: SearchResult) -> str:
     if (seconds := search.measured.get(choice(winner))) is not None:
         took, number = amount(seconds, "latency"), len(search.measured)
         one = "the one with the best estimate within the limits was executed"
-        several = (
-            f"the {number} with the best estimates within the limits were executed; this one is the fastest"
-        )
+        several = f"the {number} with the best estimates within the limits were executed; this one is the fastest"
         executed = several if number > 1 else one
         reason = f"Of {len(result.divisions):,} divisions, {executed}: {took}, estimated {value}."
     else:

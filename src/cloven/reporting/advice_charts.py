@@ -436,10 +436,9 @@ def _attacked(cuts: Sequence[CutPoint]) -> str:
     number = sum(one.pixel_leakage is not None for one in cuts)
     if number == len(cuts):
         return ""
+    shown = f"{number or 'None'} of {words.plural(len(cuts), 'cut')} {'was' if number < 2 else 'were'}"
     why = "the search did not need to know what the others leak, and the picture does not show it"
-    return (
-        f"{number or 'None'} of {words.plural(len(cuts), 'cut')} {'was' if number < 2 else 'were'} attacked: {why}."
-    )
+    return f"{shown} attacked by the whole suite: {why}."
 
 
 def _least(cuts: Sequence[CutPoint]) -> str:
