@@ -257,10 +257,14 @@ def test_the_chart_by_depth_leaves_gaps_where_nothing_was_attacked() -> None:
 
 
 def test_a_cut_that_leaks_least_on_both_axes_is_named() -> None:
-    chart = depth(cuts()[-1:], Limits(), ())
+    *_, last = cuts()
+    worse = last.model_copy(update={"after": "conv3", "pixel_leakage": 0.9, "label_leakage": 0.95})
+    chart, single = depth([worse, last], Limits(), ()), depth([last], Limits(), ())
 
     assert chart is not None
-    assert "The cut after dense1 leaks least on both axes" in chart.sentence
+    assert chart.sentence == "The cut after dense1 leaks least on both axes."
+    assert single is not None
+    assert single.sentence == ""  # there is nothing to compare it with
 
 
 def test_cuts_that_were_not_attacked_have_no_sentence() -> None:
