@@ -460,8 +460,8 @@ def test_only_the_attacks_that_an_audit_lacks_are_run(
 
     assert ledger.take(results, model) == (1, 1)
     assert not ledger.known
-    ledger.attack(seen)
-    ledger.attack(seen)
+    ledger.attack(seen, 60)
+    ledger.attack(seen, 60)
 
     assert run == [("decoder",)]
     assert len(ledger.known) == 1

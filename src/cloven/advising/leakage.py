@@ -87,7 +87,7 @@ class LeakageLedger:
         jobs: the number of processes.
         known: the leakage of the observations that the whole suite has attacked.
         found: the largest leakage that any attack has measured so far, also of other observations.
-        finished: the attacks of the suite that have attacked an observation, by their places in it.
+        completed: the attacks of the suite that have finished on an observation, by their places in it.
         read: the observations that a label reader has attacked.
         rounds: the number of winners that were attacked again.
         confirmed: the observations that were attacked again.
@@ -99,7 +99,7 @@ class LeakageLedger:
     jobs: int = 1
     known: dict[str, dict[Axis, MeasuredLeak]] = field(default_factory=dict)
     found: dict[str, dict[Axis, MeasuredLeak]] = field(default_factory=dict)
-    finished: dict[str, set[int]] = field(default_factory=dict)
+    completed: dict[str, set[int]] = field(default_factory=dict)
     read: set[str] = field(default_factory=set)
     rounds: int = 0
     confirmed: set[str] = field(default_factory=set)
@@ -144,7 +144,7 @@ class LeakageLedger:
         assert self.images is not None
         part, self.rounds = self.rounds, self.rounds + 1
         self.confirmed |= waiting.keys()
-        self.finished |= {key: set() for key in waiting}  # the whole suite must finish again
+        self.completed |= {key: set() for key in waiting}  # the whole suite must finish again
         limit = self._limit(len(waiting) * len(self.suite), seconds)
         results = self._audit(waiting, range(len(self.suite)), self.images.fresh(part), FRESH + part, limit)
         self.known |= {key: self._whole(key) for key in waiting}
@@ -157,8 +157,8 @@ class LeakageLedger:
 
     def missing(self, key: str) -> tuple[int, ...]:
         """Return the attacks of the suite that have not attacked an observation, by their places in it."""
-        finished = self.finished.get(key, set())
-        return tuple(place for place in range(len(self.suite)) if place not in finished)
+        done = self.completed.get(key, set())
+        return tuple(place for place in range(len(self.suite)) if place not in done)
 
     def _limit(self, trainings: int, seconds: float) -> float:
         """Return the seconds of each of some trainings, so that all of them take about as many as given."""
@@ -192,7 +192,7 @@ class LeakageLedger:
 
     def _add(self, one: ObservationSummary, places: Collection[int]) -> None:
         """Keep the leakage that an audit measured, if it is larger than what was found before."""
-        self.finished.setdefault(one.observation, set()).update(places)
+        self.completed.setdefault(one.observation, set()).update(places)
         self.read |= {one.observation} if one.labels_read else set()
         before = self.found.setdefault(one.observation, {})
         for axis in AXES:
