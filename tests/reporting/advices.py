@@ -194,7 +194,7 @@ def division(index: int, *, chosen: bool = False, **changes: Any) -> ComparedDiv
         "pixel_leakage": (index * 7 % 24) / 24 if attacked else None,
         "label_leakage": 1 - (index * 5 % 24) / 24 if attacked else None,
         "chosen": chosen,
-        "reason": "does not cost less than the recommended division",
+        "reason": "is not better than the recommended division",
     }
     return ComparedDivision(**entries | changes)
 

@@ -35,7 +35,7 @@ Choice = tuple[Candidate, tuple[str, ...]]
 Measure = Callable[[Plan, Program], float]
 """A function that executes a plan and returns the seconds of one image."""
 
-COSTS_MORE = "does not cost less than the recommended division"
+COSTS_MORE = "is not better than the recommended division"
 UNKNOWN = "its cost is unknown"
 
 

@@ -180,8 +180,8 @@ def advise(
         "throughput": min_throughput,
         "energy": read(max_energy, "--max-energy", ENERGIES),
         "memory": read(max_memory, "--max-memory", SIZES),
-        "pixel_leakage": max_pixel_leakage,
-        "label_leakage": max_label_leakage,
+        "pixel_leakage": None if max_pixel_leakage == 1 else max_pixel_leakage,
+        "label_leakage": None if max_label_leakage == 1 else max_label_leakage,
     }
     problems += wrong_limits(values, OPTIONS)
     seconds = read(budget, "--budget", TIMES)
