@@ -33,7 +33,7 @@ def work(graph: Graph, value: str, box: Box) -> Work:
     """Return the work of computing a box; the bytes are those of its inputs, its weights and its output."""
     op = graph.by_name[value]
     reads, local, macs = piece(op, graph.input_shapes(op), box)
-    moved = SIZES[op.dtype] * count(box) + sum(p.nbytes for p in local.params.values())
+    moved = SIZES[op.dtype] * count(box) + local.param_bytes
     moved += sum(SIZES[graph.by_name[source].dtype] * count(need) for source, need in reads)
     return Work(family(graph, op, macs), macs, moved)
 

@@ -135,7 +135,7 @@ class _TaskList:
         if device in self.last_job:
             needed.add(self.last_job[device])
         works = tuple(work(self.program.graph, step.value, step.box) for step in segment.computes)
-        weights = sum(p.nbytes for step in segment.computes for p in step.local.params.values())
+        weights = sum(step.local.param_bytes for step in segment.computes)
         made = SegmentRun(device, segment.computes[-1].value, works, weights, tuple(sorted(needed)))
         job = self.last_job[device] = self.add(made)
         for value, box in segment.outputs:

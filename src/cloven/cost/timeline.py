@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import cycle
 from math import frexp, inf, ldexp
@@ -17,8 +16,7 @@ DIGITS = 36
 """The binary digits of times in that simulation, after those of the time for one image."""
 
 
-@dataclass(frozen=True)
-class Activity:
+class Activity(NamedTuple):
     """An activity that takes time.
 
     Attributes:
@@ -179,7 +177,7 @@ def _rounded(activities: Sequence[Activity]) -> list[Activity]:
     """Return the activities with times rounded to a multiple of a power of two, so that sums of them are exact."""
     exponent = frexp(sum(activity.seconds + activity.lag for activity in activities))[1] - DIGITS
     unit = ldexp(1.0, exponent)
-    return [replace(a, seconds=round(a.seconds / unit) * unit, lag=round(a.lag / unit) * unit) for a in activities]
+    return [a._replace(seconds=round(a.seconds / unit) * unit, lag=round(a.lag / unit) * unit) for a in activities]
 
 
 def busy(activities: Sequence[Activity]) -> dict[str, float]:

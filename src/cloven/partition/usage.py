@@ -37,7 +37,7 @@ def usage(program: Program) -> list[Usage]:
             device=device,
             macs=program.macs(device),
             recomputed_macs=again[device],
-            weight_bytes=sum(map(_weights, program.parts[device])),
+            weight_bytes=sum(s.local.param_bytes for s in program.parts[device] if isinstance(s, Compute)),
             memory_bytes=memory[device],
             raw_image=_raw_image(program, device),
         )
@@ -59,10 +59,6 @@ def last_reads(program: Program, order: Sequence[tuple[str, Step]]) -> list[list
     for (_, value), i in final.items():
         dropped[i].append(value)
     return dropped
-
-
-def _weights(step: Step) -> int:
-    return sum(p.nbytes for p in step.local.params.values()) if isinstance(step, Compute) else 0
 
 
 def _recomputed(program: Program) -> dict[str, int]:
