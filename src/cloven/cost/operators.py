@@ -80,7 +80,8 @@ class OperatorTimes:
         measured: dict[Work, list[float]] = defaultdict(list)
         for row in cost.operators:
             measured[Work(row.family, row.macs, row.bytes)].append(row.seconds)
-        self.known: dict[Work, float] = {what: median(seconds) for what, seconds in measured.items()}
+        self.measured: dict[Work, float] = {what: median(seconds) for what, seconds in measured.items()}
+        self.known = dict(self.measured)
 
     @cached_property
     def over_all(self) -> tuple[float, float, float]:
@@ -97,7 +98,7 @@ class OperatorTimes:
 
     def covers(self, what: Work) -> bool:
         """Return whether the time of an operator is known from its own family."""
-        return not self.cost.operators or what in self.known or len(self.families.get(what.family, ())) >= FEWEST
+        return not self.cost.operators or what in self.measured or len(self.families.get(what.family, ())) >= FEWEST
 
     def seconds(self, what: Work) -> float:
         """Return the seconds of an operator on one image."""

@@ -111,7 +111,7 @@ class _TaskList:
             whole(image.shape),
             self.add(LinkMessage((COORDINATOR, program.source), image.bytes, ())),
         )
-        for device, step in program.steps():
+        for device, step in program.steps:
             match step:
                 case Compute() if step.step in ends:
                     self.run(device, ends[step.step])

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ class Op:
     @property
     def bytes(self) -> int:
         """Bytes of one image's value in its own type."""
-        return SIZES[self.dtype] * int(np.prod(self.shape))
+        return SIZES[self.dtype] * prod(self.shape)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
