@@ -21,7 +21,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from cloven.graph.graph import Graph, live_after
+from cloven.graph.graph import Graph
 from cloven.partition.compiler import Routing, divide
 from cloven.partition.data import Data, tileable
 from cloven.partition.division import device_names, everywhere
@@ -123,7 +123,7 @@ def shallow(graph: Graph, grid: tuple[int, int]) -> str:
 def inside(graph: Graph, grid: tuple[int, int]) -> str | None:
     """Return an early layer inside a block with branches, so that two or more maps cross a cut after it."""
     able = tileable(everywhere(graph, grid[0] * grid[1]), grid)
-    crossed = {name: live_after(graph, graph.position[name]) for name in able}
+    crossed = {name: graph.live[graph.position[name]] for name in able}
     branching = [name for name, live in crossed.items() if sum(len(graph.by_name[v].shape) == 3 for v in live) > 1]
     return branching[len(branching) // 3] if branching else None
 

@@ -104,7 +104,6 @@ def prepare(name: str, folder: Path) -> None:
 
 def candidates(graph: Graph) -> list[str]:
     """Return values near the middle that cross a cut alone, after ops that onnxruntime does not fuse further."""
-    from cloven.graph.graph import live_after
     from cloven.graph.ops import macs
 
     sums = np.cumsum([macs(op, graph.input_shapes(op)) for op in graph.ops])
@@ -117,7 +116,7 @@ def candidates(graph: Graph) -> list[str]:
     return [
         op.name
         for i, op in enumerate(graph.ops)
-        if low < sums[i] < high and live_after(graph, i) == (op.name,) and not fused(op.name)
+        if low < sums[i] < high and graph.live[i] == (op.name,) and not fused(op.name)
     ]
 
 

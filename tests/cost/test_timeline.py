@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -94,7 +93,7 @@ def test_several_images_are_like_their_activities_one_after_another(
             after = tuple(before + image * len(activities) for before in activity.after)
             if not after and image >= window:
                 after = ((image - window + 1) * len(activities) - 1,)
-            every.append(replace(activity, after=after))
+            every.append(activity._replace(after=after))
 
     timings = simulate(every)
     answers = timings[len(activities) - 1 :: len(activities)]

@@ -98,7 +98,7 @@ def in_place(ready: Prepared) -> list[str]:
 
 
 def without_in_place(ready: Prepared) -> Prepared:
-    return replace(ready, steps=tuple(ready.program.steps()))
+    return replace(ready, steps=ready.program.steps)
 
 
 EVERY: list[tuple[Strategy, int]] = [

@@ -18,6 +18,7 @@ from cloven.documents import Document
 from cloven.errors import ClovenError, check_type
 from cloven.partition.program import Link, Program
 from cloven.partition.protection import COORDINATOR, Protection
+from cloven.remembered import remembered
 from cloven.tables import Value, html_table, text_table
 
 WINDOW = 8
@@ -127,7 +128,7 @@ def estimate(program: Program, cluster: Cluster, *, window: int = WINDOW) -> Cos
 
 
 class Estimator:
-    """Estimates many programs on a cluster: the times of operators are fitted once, for all of them.
+    """Estimates programs on a cluster.
 
     Args:
         cluster: the cluster.
@@ -136,7 +137,6 @@ class Estimator:
 
     def __init__(self, cluster: Cluster, window: int = WINDOW) -> None:
         self.cluster, self.window = cluster, window
-        self.times: dict[str, OperatorTimes] = {}
 
     def estimate(
         self,
@@ -165,11 +165,13 @@ class Estimator:
         chosen = workload.protection if protection is None else protection
         return Estimate(self, workload, dict(zip(workload.devices, names, strict=True)), chosen)
 
-    def operator_times(self, device: str, profile: DeviceProfile) -> OperatorTimes:
-        """Return the times of operators on a device."""
-        if device not in self.times:
-            self.times[device] = OperatorTimes(profile.compute)
-        return self.times[device]
+
+@remembered
+def operator_times(cluster: Cluster, device: str) -> OperatorTimes:
+    """Return the times of operators on a device that has a profile; they are fitted once for each cluster."""
+    profile = cluster.devices[device].profile
+    assert profile is not None
+    return OperatorTimes(profile.compute)
 
 
 Table = TypeVar("Table", bound=Sourced)
@@ -322,7 +324,7 @@ class Estimate:
         if profile is None:
             return 0.0
         self.notes.noted(profile.compute, profile.name, "compute")
-        times = self.estimator.operator_times(device, profile)
+        times = operator_times(self.cluster, device)
         for family in times.uncovered(run.works):
             known = f"the profile of {profile.name} has fewer than {FEWEST} times of {family!r}"
             self.notes.assumptions[f"{known}: estimated from its other operators"] = None

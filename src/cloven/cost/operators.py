@@ -33,7 +33,7 @@ def work(graph: Graph, value: str, box: Box) -> Work:
     """Return the work of computing a box; the bytes are those of its inputs, its weights and its output."""
     op = graph.by_name[value]
     reads, local, macs = piece(op, graph.input_shapes(op), box)
-    moved = SIZES[op.dtype] * count(box) + sum(p.nbytes for p in local.params.values())
+    moved = SIZES[op.dtype] * count(box) + local.param_bytes
     moved += sum(SIZES[graph.by_name[source].dtype] * count(need) for source, need in reads)
     return Work(family(graph, op, macs), macs, moved)
 
@@ -80,7 +80,8 @@ class OperatorTimes:
         measured: dict[Work, list[float]] = defaultdict(list)
         for row in cost.operators:
             measured[Work(row.family, row.macs, row.bytes)].append(row.seconds)
-        self.known: dict[Work, float] = {what: median(seconds) for what, seconds in measured.items()}
+        self.measured: dict[Work, float] = {what: median(seconds) for what, seconds in measured.items()}
+        self.known = dict(self.measured)
 
     @cached_property
     def over_all(self) -> tuple[float, float, float]:
@@ -97,7 +98,7 @@ class OperatorTimes:
 
     def covers(self, what: Work) -> bool:
         """Return whether the time of an operator is known from its own family."""
-        return not self.cost.operators or what in self.known or len(self.families.get(what.family, ())) >= FEWEST
+        return not self.cost.operators or what in self.measured or len(self.families.get(what.family, ())) >= FEWEST
 
     def seconds(self, what: Work) -> float:
         """Return the seconds of an operator on one image."""

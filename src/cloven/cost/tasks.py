@@ -111,7 +111,7 @@ class _TaskList:
             whole(image.shape),
             self.add(LinkMessage((COORDINATOR, program.source), image.bytes, ())),
         )
-        for device, step in program.steps():
+        for device, step in program.steps:
             match step:
                 case Compute() if step.step in ends:
                     self.run(device, ends[step.step])
@@ -135,7 +135,7 @@ class _TaskList:
         if device in self.last_job:
             needed.add(self.last_job[device])
         works = tuple(work(self.program.graph, step.value, step.box) for step in segment.computes)
-        weights = sum(p.nbytes for step in segment.computes for p in step.local.params.values())
+        weights = sum(step.local.param_bytes for step in segment.computes)
         made = SegmentRun(device, segment.computes[-1].value, works, weights, tuple(sorted(needed)))
         job = self.last_job[device] = self.add(made)
         for value, box in segment.outputs:

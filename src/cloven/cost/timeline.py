@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import cycle
 from math import frexp, inf, ldexp
@@ -17,8 +16,7 @@ DIGITS = 36
 """The binary digits of times in that simulation, after those of the time for one image."""
 
 
-@dataclass(frozen=True)
-class Activity:
+class Activity(NamedTuple):
     """An activity that takes time.
 
     Attributes:
@@ -64,8 +62,9 @@ class Timeline:
         self.resources = {name: i for i, name in enumerate(dict.fromkeys(a.resource for a in activities))}
         self.starts: list[float] = []
         self.causes: list[int | None] = []
-        self.events: list[tuple[float, int, bool]] = []  # (time, activity, whether it ends then; else it is ready)
         self.queues: list[list[tuple[float, bool, int]]] = [[] for _ in self.resources]  # (ready, later, activity)
+        self.running: list[int | None] = [None] * len(self.resources)
+        self.events: list[tuple[float, int]] = []  # (time, activity that ends then, or that could begin then)
 
     def timings(self) -> list[Timing]:
         """Return the timings of the activities of the first image, then of the second, and so on.
@@ -85,15 +84,16 @@ class Timeline:
         seconds, later = [a.seconds for a in self.activities], [not a.urgent for a in self.activities]
         resource = [self.resources[a.resource] for a in self.activities]
         needed = [len(set(a.after)) for a in self.activities]
-        roots = [(index, a.lag) for index, a in enumerate(self.activities) if not a.after]
+        roots = [index for index, a in enumerate(self.activities) if not a.after]
         # For each activity: the distances of its followers, their resources, whether they go later, their lags.
         followers: list[list[tuple[int, int, bool, float]]] = [[] for _ in self.activities]
         for index, activity in enumerate(self.activities):
             for before in set(activity.after):
                 followers[before].append((index - before, resource[index], later[index], activity.lag))
-        starts, causes, events, queues = self.starts, self.causes, self.events, self.queues
+        starts, causes, events = self.starts, self.causes, self.events
+        queues, running = self.queues, self.running
         waiting: list[int] = []
-        current, free = [0] * len(queues), [0.0] * len(queues)
+        latest: list[int | None] = [None] * len(queues)
 
         def enter(now: float, cause: int | None) -> None:
             first = len(starts)
@@ -101,45 +101,50 @@ class Timeline:
                 starts.extend([-1.0] * count)
                 causes.extend([cause] * count)
                 waiting.extend(needed)
-                for root, lag in roots:
-                    heappush(events, (now + lag, first + root, False))
+                for root in roots:
+                    ready = now + self.activities[root].lag
+                    heappush(queues[resource[root]], (ready, later[root], first + root))
+                    heappush(events, (ready, first + root))
 
         for _ in range(self.window):
             enter(0.0, None)
-        answered = 0
+        answered, last = 0, count - 1
         while events:
             now, known = events[0][0], answered
-            touched: set[int] = set()
+            free: list[int] = []
             # Process all events of this time before a free resource chooses.
             while events and events[0][0] == now:
-                _, index, ended = heappop(events)
+                _, index = heappop(events)
                 place = index % count
-                touched.add(resource[place])
-                if not ended:
-                    heappush(queues[resource[place]], (now, later[place], index))
+                used = resource[place]
+                if running[used] == index:
+                    running[used] = None
+                    for distance, next_used, is_later, lag in followers[place]:
+                        follower = index + distance
+                        waiting[follower] -= 1
+                        if not waiting[follower]:
+                            causes[follower] = index
+                            heappush(queues[next_used], (now + lag, is_later, follower))
+                            if running[next_used] is None:
+                                free.append(next_used)
+                    if place == last:
+                        answered += 1
+                        enter(now, index)
+                if queues[used]:
+                    free.append(used)
+            for used in free:
+                if running[used] is not None:
                     continue
-                for distance, used, is_later, lag in followers[place]:
-                    follower = index + distance
-                    waiting[follower] -= 1
-                    if waiting[follower]:
-                        continue
-                    causes[follower] = index
-                    if lag:
-                        heappush(events, (now + lag, follower, False))
-                    else:
-                        heappush(queues[used], (now, is_later, follower))
-                        touched.add(used)
-                if place == count - 1:
-                    answered += 1
-                    enter(now, index)
-            for used in touched:
-                if queues[used] and free[used] <= now:
-                    ready, _, index = heappop(queues[used])
-                    if now > ready:
-                        causes[index] = current[used]
-                    starts[index] = now
-                    current[used], free[used] = index, now + seconds[index % count]
-                    heappush(events, (free[used], index, True))
+                ready, _, index = queues[used][0]
+                if ready > now:
+                    heappush(events, (ready, index))
+                    continue
+                heappop(queues[used])
+                if now > ready:
+                    causes[index] = latest[used]
+                starts[index] = now
+                running[used] = latest[used] = index
+                heappush(events, (now + seconds[index % count], index))
             if answered > known:
                 yield answered, now
 
@@ -147,7 +152,7 @@ class Timeline:
         """Return what runs and waits, relative to the answered images and the time; what follows depends on it."""
         first = answered * len(self.activities)
         return (
-            frozenset([(time - now, index - first, ended) for time, index, ended in self.events]),
+            frozenset([(time - now, index - first) for time, index in self.events if index in self.running]),
             frozenset([(time - now, index - first) for queue in self.queues for time, _, index in queue]),
         )
 
@@ -188,7 +193,7 @@ def _rounded(activities: Sequence[Activity]) -> list[Activity]:
     """Return the activities with times rounded to a multiple of a power of two, so that sums of them are exact."""
     exponent = frexp(sum(activity.seconds + activity.lag for activity in activities))[1] - DIGITS
     unit = ldexp(1.0, exponent)
-    return [replace(a, seconds=round(a.seconds / unit) * unit, lag=round(a.lag / unit) * unit) for a in activities]
+    return [a._replace(seconds=round(a.seconds / unit) * unit, lag=round(a.lag / unit) * unit) for a in activities]
 
 
 def busy(activities: Sequence[Activity]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cloven.graph.graph import Graph, Op, live_after
+from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import macs
 
 
@@ -30,6 +30,6 @@ def cuts(graph: Graph) -> list[Cut]:
     found, before = [], 0
     for i, op in enumerate(graph.ops[:-1]):
         before += costs[i]
-        tensors = tuple(graph.by_name[value] for value in live_after(graph, i))
+        tensors = tuple(graph.by_name[value] for value in graph.live[i])
         found.append(Cut(op.name, op.module, tensors, before, sum(costs) - before))
     return found

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ class Op:
     @property
     def bytes(self) -> int:
         """Bytes of one image's value in its own type."""
-        return SIZES[self.dtype] * int(np.prod(self.shape))
+        return SIZES[self.dtype] * prod(self.shape)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -109,6 +110,25 @@ class Graph:
             found |= dict.fromkeys(op.inputs, i)
         return {**found, self.output: len(self.ops)}
 
+    @cached_property
+    def live(self) -> tuple[tuple[str, ...], ...]:
+        """For each position, the values that cross a cut after it: made by ops up to it and read by later ones."""
+        found: list[tuple[str, ...]] = []
+        for i, op in enumerate(self.ops):
+            before = found[-1] if found else ()
+            found.append(tuple(name for name in (*before, op.name) if self.last_read[name] > i))
+        return tuple(found)
+
+    @cached_property
+    def alone(self) -> frozenset[str]:
+        """The values through which alone later ops depend on earlier ones."""
+        return frozenset(op.name for op, live in zip(self.ops, self.live, strict=True) if live == (op.name,))
+
+    @cached_property
+    def _input_shapes(self) -> Mapping[str, tuple[Shape, ...]]:
+        """The shapes of each op's inputs."""
+        return {op.name: tuple([self.by_name[name].shape for name in op.inputs]) for op in self.ops}
+
     @property
     def input(self) -> Op:
         """The op that stands for the image."""
@@ -121,7 +141,7 @@ class Graph:
 
     def input_shapes(self, op: Op) -> tuple[Shape, ...]:
         """Return the shapes of an op's inputs, without the batch axis."""
-        return tuple([self.by_name[name].shape for name in op.inputs])
+        return self._input_shapes[op.name]
 
     def find(self, name: str) -> str:
         """Return the value with a name: that of an op, or the last value of the module with that path.
@@ -186,11 +206,6 @@ class Graph:
 
     def _repr_html_(self) -> str:
         return html_table(repr(self))
-
-
-def live_after(graph: Graph, position: int) -> tuple[str, ...]:
-    """Return the values that cross a cut after ``position``: made by ops up to it and read by later ones."""
-    return tuple(op.name for op in graph.ops[: position + 1] if graph.last_read[op.name] > position)
 
 
 def total_bytes(graph: Graph, values: Iterable[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,11 @@ class Local:
     attrs: Mapping[str, Any] = field(default_factory=dict)
     params: Params = field(default_factory=dict, repr=False)
     crop: Box | None = None
+
+    @cached_property
+    def param_bytes(self) -> int:
+        """Bytes of the weights."""
+        return sum(p.nbytes for p in self.params.values())
 
 
 Needs = Callable[[Op, Shapes, Box], tuple[Box | None, ...]]

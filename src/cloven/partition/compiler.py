@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product, starmap
+from itertools import chain, product, starmap
 from typing import Literal, get_args
 
 from cloven.errors import ClovenError, check_type, shown, whole_number
-from cloven.graph.box import Box, covers, intersect, whole, without
+from cloven.graph.box import Box, intersect, whole, without
 from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import piece
 from cloven.partition.division import Division, Share, device_names, everything, everywhere, home, wrong_names
@@ -130,6 +130,7 @@ class _Compiler:
         self.division, self.names, self.routing = division, tuple(names), routing
         self.transforms = transforms
         self.held: dict[tuple[int, str], list[Box]] = {}
+        self.homes: dict[str, dict[int, list[Box]]] = {}
         self.parts: dict[str, list[Step]] = {name: [] for name in names}
         self.transfers: list[Transfer] = []
         self.clock = 0
@@ -152,7 +153,7 @@ class _Compiler:
     def fetch(self, device: int, value: str, need: Box) -> None:
         """Ensure that a device holds a box of a value: each missing piece is sent once, by its home or the hub."""
         held = self.held.setdefault((device, value), [])
-        missing = without([need], held)
+        missing = [] if need in held else without([need], held)
         if not missing:
             return
         if self.routing == "star" and device != HUB:
@@ -160,14 +161,17 @@ class _Compiler:
                 self.fetch(HUB, value, piece)
             senders = {HUB: missing}
         else:
+            if value not in self.homes:
+                self.homes[value] = home(self.division.owners[value])
             senders = {}
-            for owner, boxes in home(self.division.owners[value]).items():
+            for owner, boxes in self.homes[value].items():
                 shared = starmap(intersect, product(missing, boxes))
                 senders[owner] = [piece for piece in shared if piece is not None]
+        sent = chain.from_iterable(senders.values())
+        assert not without(missing, sent), f"nobody owns all of {value} {need}"
         for sender in sorted(senders):
             for piece in senders[sender]:
                 self.send(sender, device, value, piece)
-        assert covers(self.held[device, value], need), f"nobody owns all of {value} {need}"
 
     def send(self, source: int, target: int, value: str, box: Box) -> None:
         step = self.tick()

@@ -7,6 +7,7 @@ computed more than once, so that before that layer only pieces of the image and 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import field, replace
 from itertools import product
@@ -16,10 +17,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cloven.graph.box import Box, Shape, bands, count, hull, whole
-from cloven.graph.graph import Graph, Op, live_after
+from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import KINDS, SPATIAL, Shapes, macs
 from cloven.graph.views import kept_axis
-from cloven.partition.division import Owners, Placed, Placement, Stretch, dealt, everything
+from cloven.partition.division import Owners, Placed, Placement, Share, Stretch, dealt, everything
 from cloven.partition.rewrite import partial_means, replaced
 from cloven.partition.strategy import Strategy, checked
 
@@ -144,7 +145,7 @@ def tileable(stretch: Stretch, grid: tuple[int, int]) -> list[str]:
     for i, op in enumerate(graph.ops[stretch.first : stretch.last + 1], start=stretch.first):
         if op.name not in layout:
             break
-        live = [graph.by_name[v] for v in live_after(graph, i)]
+        live = [graph.by_name[v] for v in graph.live[i]]
         beside = all(layout[v.name] is None or _big_enough(v, layout[v.name], grid) for v in live)
         if _big_enough(op, layout[op.name], grid) and beside:
             able.append(op.name)
@@ -182,10 +183,12 @@ def deepest_that_pays(stretch: Stretch, grid: tuple[int, int]) -> str:
     """
     able, graph = set(tileable(stretch, grid)), stretch.graph
     layout = _layout(stretch, stretch.last)
+    known: KnownLoads = {}
     best, chosen, rest, behind = inf, "", 0, True
     for op in reversed(stretch.ops):
         if op.name in able and behind and rest < best:
-            load = _busiest(stretch, op.name, grid, layout, rest, best)
+            loads = _loads(stretch, op.name, grid, layout, known)
+            load = max(loads[device] + (rest if device == stretch.hub else 0) for device in stretch.devices)
             if load < best:
                 best, chosen = load, op.name
             behind = False
@@ -195,19 +198,31 @@ def deepest_that_pays(stretch: Stretch, grid: tuple[int, int]) -> str:
     return chosen
 
 
-def _busiest(stretch: Stretch, until: str, grid: tuple[int, int], layout: Layout, rest: int, most: float) -> float:
-    """Return the MACs of the busiest device, of which the first also has ``rest``; infinite from ``most`` on."""
+KnownLoads = dict[tuple[str, tuple[tuple[int, Share], ...]], Counter[int]]
+"""The MACs of each device up to a value that alone is read later, given the shares of that value."""
+
+
+def _loads(stretch: Stretch, until: str, grid: tuple[int, int], layout: Layout, known: KnownLoads) -> Counter[int]:
+    """Return the MACs of each device on the tiles fused up to a layer.
+
+    They are summed backwards until a value is reached for whose shares the MACs are ``known``; new ones are added.
+    """
     graph, placed = _local_means(stretch, layout, until, grid)
-    load = dict.fromkeys(stretch.devices, 0)
-    load[stretch.hub] = rest
+    loads: Counter[int] = Counter()
+    passed: KnownLoads = {}
     for op, owners in _fused_backwards(stretch, graph, placed, until, grid, layout):
+        if op.name in stretch.graph.alone:
+            key = op.name, tuple(owners.items())
+            if key in known:
+                loads += known[key]
+                break
+            passed[key] = loads.copy()
         if op.params:
             shapes = graph.input_shapes(op)
             for device, share in owners.items():
-                load[device] += sum(macs(op, shapes, box) for box in share)
-                if load[device] >= most:
-                    return inf
-    return max(load.values())
+                loads[device] += sum(macs(op, shapes, box) for box in share)
+    known |= {key: loads - behind for key, behind in passed.items()}
+    return loads
 
 
 def _fused(stretch: Stretch, until: str, grid: tuple[int, int], layout: Layout) -> Placed:

@@ -169,12 +169,13 @@ def _carried(graph: Graph, op: Op, owners: Placement) -> Owners:
     sources = [owners[name] for name in op.inputs]
     if all(_all_whole(source, shape) for source, shape in zip(sources, shapes, strict=True)):
         return {device: (whole(op.shape),) for device in sources[0]}
-    carried = [_carry_from(kind.carry, op, shapes, index, source) for index, source in enumerate(sources)]
+    every = (_carry_from(kind.carry, op, shapes, index, source) for index, source in enumerate(sources))
     if kind.gathers:
+        carried = list(every)
         joined = _joined([c for c in carried if c is not None]) if None not in carried else {}
         return joined if _all_of(joined, op.shape) else everything(graph, op.name, min(sources[0]))
     # Every element needs an owner, so ownership carries over only if it covers the whole value.
-    chosen = next((c for c in carried if c is not None and _all_of(c, op.shape)), None)
+    chosen = next((c for c in every if c is not None and _all_of(c, op.shape)), None)
     return chosen or everything(graph, op.name, min(sources[0]))
 
 

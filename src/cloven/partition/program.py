@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -117,16 +117,12 @@ class Program:
         halo = () if self.halo else ("its tiles have no halo",)
         return (*halo, f"its links carry {carried}") if carried else halo
 
-    def steps(self) -> Iterator[tuple[str, Step]]:
-        """Yield the steps of all devices in the global order, each with its device."""
+    @cached_property
+    def steps(self) -> tuple[tuple[str, Step], ...]:
+        """The steps of all devices in the global order, each with its device."""
+        every = [(device, step) for device, part in self.parts.items() for step in part]
         # A send and its receive have the same number; the send comes first.
-        every = [
-            (step.step, isinstance(step, Receive), device, step)
-            for device, part in self.parts.items()
-            for step in part
-        ]
-        for _, _, device, step in sorted(every, key=lambda entry: entry[:2]):
-            yield device, step
+        return tuple(sorted(every, key=lambda entry: (entry[1].step, isinstance(entry[1], Receive))))
 
     @cached_property
     def links(self) -> tuple[Link, ...]:

@@ -65,11 +65,15 @@ class _Outside:
     step: int
 
 
+Pieces = list[tuple[Box, _Open | _Outside]]
+"""Pieces of a value, with their origins."""
+
+
 class _Cutter:
     def __init__(self) -> None:
         self.done: list[_Open] = []
         self.now = _Open()
-        self.held: dict[str, list[tuple[Box, _Open | _Outside]]] = {}
+        self.held: dict[str, Pieces] = {}
 
     def put(self, value: str, box: Box, origin: _Open | _Outside) -> None:
         self.held.setdefault(value, []).append((box, origin))
@@ -79,22 +83,21 @@ class _Cutter:
             self.done.append(self.now)
             self.now = _Open()
 
-    def fits(self, value: str, box: Box) -> bool:
-        """Return whether the open segment can read a box.
+    def fits(self, found: Pieces) -> bool:
+        """Return whether the open segment can read a box that is made up of pieces.
 
         It cannot if the box is assembled from several pieces of which it computed one: numpy does that between
-        segments. It cannot either if the box arrives after its first computation, which would have to wait.
+        segments. It cannot either if a piece arrives after its first computation, which would have to wait.
         """
-        found = sources(self.held[value], box)
         if len(found) > 1 and any(origin is self.now for _, origin in found):
             return False
         began = self.now.computes[0].step if self.now.computes else None
         return began is None or all(o.step < began for _, o in found if isinstance(o, _Outside))
 
-    def need(self, value: str, box: Box) -> bool:
-        """Mark the pieces of a box as outputs of their segments; return whether the open segment computed any."""
+    def need(self, value: str, found: Pieces) -> bool:
+        """Mark pieces of a value as outputs of their segments; return whether the open segment computed any."""
         inside = False
-        for piece, origin in sources(self.held[value], box):
+        for piece, origin in found:
             if origin is self.now:
                 inside = True
             elif isinstance(origin, _Open):
@@ -102,19 +105,21 @@ class _Cutter:
         return inside
 
     def compute(self, step: Compute) -> None:
-        if not all(self.fits(value, box) for value, box in step.reads):
+        reads = [(value, box, sources(self.held[value], box)) for value, box in step.reads]
+        if not all(self.fits(found) for _, _, found in reads):
             self.close()
-        for value, box in step.reads:
-            if not self.need(value, box):
+        for value, box, found in reads:
+            if not self.need(value, found):
                 self.now.inputs[value, box] = None
         self.now.computes.append(step)
         self.put(step.value, step.box, self.now)
 
     def give(self, value: str, box: Box) -> None:
         """Record that a box is read outside of any segment."""
-        if any(origin is self.now for _, origin in sources(self.held[value], box)):
+        found = sources(self.held[value], box)
+        if any(origin is self.now for _, origin in found):
             self.close()
-        self.need(value, box)
+        self.need(value, found)
 
 
 def segments(program: Program, device: str) -> tuple[Segment, ...]:
@@ -134,7 +139,7 @@ def segments(program: Program, device: str) -> tuple[Segment, ...]:
     cutter.close()
     if device == program.sink:
         output = program.graph.by_name[program.graph.output]
-        cutter.need(output.name, whole(output.shape))
+        cutter.give(output.name, whole(output.shape))
     return tuple(
         Segment(tuple(made.computes), tuple(made.inputs), tuple(made.outputs))
         for made in cutter.done

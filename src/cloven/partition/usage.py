@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cloven.graph.box import Box, count, without
 from cloven.graph.graph import SIZES
 from cloven.graph.ops import macs
-from cloven.partition.program import Compute, Program, Receive, Send, Step, Transfer, image_share
+from cloven.partition.program import Compute, Program, Receive, Send, Transfer, image_share
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,13 @@ class Usage:
 
 def usage(program: Program) -> list[Usage]:
     """Return the usage of each device of a program."""
-    order = list(program.steps())
-    again, memory = _recomputed(program), _memory(program, order)
+    again, memory = _recomputed(program), _memory(program)
     return [
         Usage(
             device=device,
             macs=program.macs(device),
             recomputed_macs=again[device],
-            weight_bytes=sum(map(_weights, program.parts[device])),
+            weight_bytes=sum(s.local.param_bytes for s in program.parts[device] if isinstance(s, Compute)),
             memory_bytes=memory[device],
             raw_image=_raw_image(program, device),
         )
@@ -45,24 +43,20 @@ def usage(program: Program) -> list[Usage]:
     ]
 
 
-def last_reads(program: Program, order: Sequence[tuple[str, Step]]) -> list[list[str]]:
-    """Return for each step the values that its device reads for the last time and can drop afterwards."""
+def last_reads(program: Program) -> list[list[str]]:
+    """Return for each step of a program the values that its device reads last there and can drop afterwards."""
     final: dict[tuple[str, str], int] = {}
-    for i, (device, step) in enumerate(order):
+    for i, (device, step) in enumerate(program.steps):
         match step:
             case Compute():
                 final |= {(device, value): i for value, _ in step.reads}
             case Send(transfer=transfer):
                 final[device, transfer.value] = i
     final.pop((program.sink, program.graph.output), None)
-    dropped: list[list[str]] = [[] for _ in order]
+    dropped: list[list[str]] = [[] for _ in program.steps]
     for (_, value), i in final.items():
         dropped[i].append(value)
     return dropped
-
-
-def _weights(step: Step) -> int:
-    return sum(p.nbytes for p in step.local.params.values()) if isinstance(step, Compute) else 0
 
 
 def _recomputed(program: Program) -> dict[str, int]:
@@ -83,14 +77,14 @@ def _recomputed(program: Program) -> dict[str, int]:
     return found
 
 
-def _memory(program: Program, order: Sequence[tuple[str, Step]]) -> dict[str, int]:
+def _memory(program: Program) -> dict[str, int]:
     """Return the peak bytes of values that each device holds."""
     image, sizes = program.graph.input, {op.name: SIZES[op.dtype] for op in program.graph.ops}
     held: dict[str, dict[str, int]] = {device: {} for device in program.devices}
     held[program.source][image.name] = image.bytes
     total = {device: sum(values.values()) for device, values in held.items()}
     peak = dict(total)
-    for (device, step), dropped in zip(order, last_reads(program, order), strict=True):
+    for (device, step), dropped in zip(program.steps, last_reads(program), strict=True):
         mine = held[device]
         match step:
             case Compute(value=value, box=box) | Receive(transfer=Transfer(value=value, share=box)):

@@ -13,7 +13,7 @@ from math import inf
 from typing import Literal
 
 from cloven.errors import ClovenError
-from cloven.graph.graph import Graph, live_after, total_bytes
+from cloven.graph.graph import Graph, total_bytes
 from cloven.graph.ops import macs
 from cloven.partition.division import Owners, Placed, Placement, Stretch, everything
 from cloven.partition.strategy import Names, Strategy, checked
@@ -95,7 +95,7 @@ def balanced(stretch: Stretch) -> list[int]:
     fewest bytes under that bound.
     """
     graph, devices, ops = stretch.graph, len(stretch.devices), stretch.ops
-    carried = [total_bytes(graph, live_after(graph, stretch.first + i)) for i in range(len(ops))]
+    carried = [total_bytes(graph, graph.live[stretch.first + i]) for i in range(len(ops))]
     # sums[p] are the MACs of the first p ops.
     sums = [0, *accumulate(macs(op, graph.input_shapes(op)) for op in ops)]
     last = len(ops)

@@ -37,11 +37,10 @@ class Prepared:
 
 def prepare(program: Program) -> Prepared:
     """Return a program with its weights as tensors, for many runs."""
-    order = tuple(program.steps())
-    dropped = last_reads(program, order)
-    steps = tuple(in_place(program.graph, order, dropped))
+    dropped = last_reads(program)
+    steps = tuple(in_place(program.graph, program.steps, dropped))
     ready = tuple(weights(step.local) if isinstance(step, Compute) else {} for step in steps)
-    devices = (device for device, _ in order)
+    devices = (device for device, _ in program.steps)
     return Prepared(program, tuple(zip(devices, steps, strict=True)), ready, tuple(dropped))
 
 
