@@ -18,6 +18,7 @@ from cloven.documents import Document
 from cloven.errors import ClovenError, check_type
 from cloven.partition.program import Link, Program
 from cloven.partition.protection import COORDINATOR, Protection
+from cloven.partition.usage import Usage
 from cloven.remembered import remembered
 from cloven.tables import Value, html_table, text_table
 
@@ -336,7 +337,7 @@ class Estimate:
             return 0.0
         total = next(used.weight_bytes for used in self.workload.usage if used.device == run.device)
         beyond = max(0, memory.worker + total - memory.available)
-        return memory.paging * beyond * run.weight_bytes / total if total else 0.0
+        return memory.paging * beyond * run.weights.held / total if total else 0.0
 
     def _price(self, link: Link) -> LinkPrice:
         """Return the price of messages on a link of the program."""
@@ -391,7 +392,7 @@ class Estimate:
             if power is not None and self.latency is not None and seconds is not None:
                 energy = power.idle * self.latency + (power.busy - power.idle) * seconds
             if memory is not None:
-                needed = memory.worker + round(memory.weights * used.weight_bytes) + used.memory_bytes
+                needed = self._memory(memory, used)
             found.append(
                 DeviceCost(
                     device=name,
@@ -403,6 +404,31 @@ class Estimate:
                 )
             )
         return tuple(found)
+
+    def _memory(self, memory: MemorySize, used: Usage) -> int:
+        """Return the most bytes that a worker holds: while it loads its segments, one after another, or later.
+
+        Later, it holds what it has loaded, its links, and for an image the values, the largest messages that it
+        receives and sends, and the inputs and outputs of a segment once more: onnxruntime rearranges them.
+        """
+        held = most = 0.0
+        boundary = 0
+        for task in self.workload.tasks:
+            if isinstance(task, SegmentRun) and task.device == used.device:
+                held += memory.segment + memory.operator * len(task.works) + memory.weights * task.weights.held
+                most = max(most, held + memory.loading * task.weights.loading)
+                boundary = max(boundary, task.boundary_bytes)
+        received, sent, others = 0, 0, set()
+        for message in self.workload.messages:
+            source, target = message.link
+            if used.device == target:
+                received, others = max(received, message.bytes), others | {source}
+            elif used.device == source:
+                sent, others = max(sent, message.bytes), others | {target}
+        running = held + used.memory_bytes + boundary + memory.message * (received + sent)
+        running += memory.link * len(others - {COORDINATOR})
+        starting = memory.worker if memory.starting is None else memory.starting
+        return round(max(starting + most, memory.worker + running))
 
     def _links(self) -> tuple[LinkCost, ...]:
         """Return the cost of each link."""

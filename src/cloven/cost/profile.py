@@ -104,22 +104,32 @@ class CipherTime(Sourced):
 
 
 class MemorySize(Sourced):
-    """The memory in bytes: of the worker process before it loads a part, and available on the device.
+    """The memory in bytes: of a worker process without a model, and available on the device.
 
-    ``weights`` are the bytes of memory for each byte of weights: a runtime keeps several copies of them. A
-    device with ``paging`` also runs what does not fit: it takes these seconds for each byte of weights beyond
-    ``available``, for each image.
+    ``worker`` is that of a worker which takes part in a run, and ``starting`` (default: the same) that before it
+    loads its models. A runtime holds ``weights`` bytes for each byte of weights, ``operator`` for each operator and ``segment`` for
+    each ONNX model. While it loads one, it needs ``loading`` times the bytes of `cloven.cost.loading` in addition.
+    A link to another device takes ``link``, and a message ``message`` for each byte. A device with ``paging`` also runs what does not fit: it
+    takes these seconds for each byte of weights beyond ``available``, for each image.
     """
 
     worker: Count
+    starting: Count | None = None
     weights: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
+    operator: Count = 0
+    segment: Count = 0
+    loading: NotNegative = 0.0
+    link: Count = 0
+    message: NotNegative = 0.0
     available: Count | None = None
     paging: NotNegative | None = None
 
     @model_validator(mode="after")
-    def _paging_has_a_limit(self) -> Self:
+    def _consistent(self) -> Self:
         if self.paging is not None and self.available is None:
             raise ValueError("paging is given, but available is not; give both")
+        if self.starting is not None and self.starting > self.worker:
+            raise ValueError(f"starting is {self.starting}, more than worker, {self.worker}; expected as much or less")
         if self.available is not None and self.available < self.worker:
             raise ValueError(
                 f"available is {self.available}, less than worker, {self.worker}; expected as much or more"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from cloven.cost.loading import Weights, weights
 from cloven.cost.operators import Work, work
-from cloven.graph.box import Box, whole
+from cloven.graph.box import Box, count, whole
+from cloven.graph.graph import SIZES
 from cloven.partition.program import Compute, Link, Program, Receive, Send
 from cloven.partition.protection import COORDINATOR, Protection
 from cloven.partition.segments import Segment, segments, sources
@@ -20,14 +22,16 @@ class SegmentRun:
         device: the device.
         value: the value that it computes last.
         works: the work of each computation.
-        weight_bytes: the bytes of its weights.
+        weights: the memory of its weights.
+        boundary_bytes: the bytes of the values that it reads, and of those that other tasks read.
         after: the tasks that it waits for.
     """
 
     device: str
     value: str
     works: tuple[Work, ...]
-    weight_bytes: int
+    weights: Weights
+    boundary_bytes: int
     after: tuple[int, ...]
 
 
@@ -135,8 +139,10 @@ class _TaskList:
         if device in self.last_job:
             needed.add(self.last_job[device])
         works = tuple(work(self.program.graph, step.value, step.box) for step in segment.computes)
-        weights = sum(step.local.param_bytes for step in segment.computes)
-        made = SegmentRun(device, segment.computes[-1].value, works, weights, tuple(sorted(needed)))
+        held = weights(segment.computes)
+        graph = self.program.graph
+        sizes = (SIZES[graph.by_name[value].dtype] * count(box) for value, box in (*segment.inputs, *segment.outputs))
+        made = SegmentRun(device, segment.computes[-1].value, works, held, sum(sizes), tuple(sorted(needed)))
         job = self.last_job[device] = self.add(made)
         for value, box in segment.outputs:
             self.put(device, value, box, job)

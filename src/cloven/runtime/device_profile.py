@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cloven.cost.profile import CipherTime, ComputeCost, DeviceProfile, MemorySize, OperatorTime
+from cloven.cost.profile import CipherTime, ComputeCost, DeviceProfile, OperatorTime
 from cloven.errors import ClovenError
 from cloven.graph.box import extent
-from cloven.runtime import caches, message_times
+from cloven.runtime import caches, memory_profile, message_times
 from cloven.runtime.bundle.engine import Array, session
-from cloven.runtime.bundle.format import WEIGHTS, DevicePart, RunSegment, SegmentOperator
+from cloven.runtime.bundle.format import DevicePart, RunSegment, SegmentOperator
 from cloven.runtime.link.ciphers import CIPHERS, Cipher
 
 if TYPE_CHECKING:
@@ -61,7 +59,7 @@ def measured(parts: Sequence[tuple[DevicePart, Path]], name: str, runs: int = RU
         compute=computing(parts, runs),
         messages=message_times.measured(),
         ciphers=dict(_ciphers()),
-        memory=_memory(parts),
+        memory=memory_profile.measured([folder for _, folder in parts]),
     )
 
 
@@ -178,7 +176,7 @@ def _attributed(
     return list(zip(operators, found, strict=True))
 
 
-# --- messages, ciphers, memory --------------------------------------------------------------------------------
+# --- ciphers --------------------------------------------------------------------------------------------------
 
 
 def _line(seconds: Callable[[int], float]) -> tuple[float, float]:
@@ -212,62 +210,3 @@ def _ciphers() -> Iterator[tuple[str, CipherTime]]:
             name,
             CipherTime(origin="measured", note="mean of encrypting and decrypting", message=message, byte=byte),
         )
-
-
-STARTED = """
-import asyncio, sys
-import grpc.aio, onnxruntime
-import onnxruntime.datasets
-from pathlib import Path
-import cloven.cli.application, cloven.runtime.cluster.worker
-from cloven.runtime.bundle.engine import session
-from cloven.runtime.bundle.reader import read_device
-from cloven.runtime.cluster.channels import channel, options
-
-def peak():
-    return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
-
-async def start():
-    server = grpc.aio.server(options=options(1024))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with channel("peer", f"127.0.0.1:{port}", None, 1024) as to:
-        await to.channel_ready()
-    session(Path(onnxruntime.datasets.get_example("mul_1.onnx")))
-    empty = peak()
-    for folder in map(Path, sys.argv[1:]):
-        loaded = [session(folder / path) for path in sorted(folder.glob("*.onnx"))]
-        print(empty, peak())
-    await server.stop(None)
-
-asyncio.run(start())
-"""
-"""Prints the largest resident memory of a worker process before and after it loads a part."""
-
-
-def _memory(parts: Sequence[tuple[DevicePart, Path]]) -> MemorySize | None:
-    """Return the memory of a worker process before it loads a part, for its weights, and of this machine."""
-    try:
-        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
-        sizes = [_loaded(folder) for _, folder in parts]
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    total = next(int(line.split()[1]) for line in lines if line.startswith("MemTotal"))
-    files = (folder / WEIGHTS for _, folder in parts)
-    weights = sum(file.stat().st_size for file in files if file.exists())
-    grown = sum(after - before for before, after in sizes)
-    return MemorySize(
-        origin="measured",
-        note="resident memory; all memory of the machine",
-        worker=round(median(before for before, _ in sizes)),
-        weights=max(1.0, round(grown / weights, 3)) if weights else 1.0,
-        available=1024 * total,
-    )
-
-
-def _loaded(folder: Path) -> tuple[int, int]:
-    """Return the largest resident memory of a worker process before and after it loads a part, in bytes."""
-    command = [sys.executable, "-P", "-c", STARTED, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 (ours)
-    before, after = map(int, done.stdout.split())
-    return before, after

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ from cloven.runtime.bundle.schedule import in_order
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
+
+CHUNK = 2**16
+"""The bytes by which the memory of onnxruntime's sessions grows at least."""
 
 Array = NDArray[np.float32]
 
@@ -83,7 +87,10 @@ def session(path: Path, trace: Path | None = None) -> InferenceSession:
         import onnxruntime
     except ImportError as error:
         raise require("edge", error) from error
+    _share_memory()
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.enable_mem_pattern = False  # it allocates all values of a segment at once, some with those of another
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # only fatal errors are logged; others are raised
     if trace is not None:
@@ -102,6 +109,19 @@ def session(path: Path, trace: Path | None = None) -> InferenceSession:
         raise ClovenError(
             f"onnxruntime cannot load {path}: {reason[0] if reason else type(error).__name__}"
         ) from error
+
+
+@cache
+def _share_memory() -> None:
+    """Let all sessions of this process compute in the same memory, which grows by what they request.
+
+    Otherwise each of them keeps memory of its own, which doubles whenever it is too small.
+    """
+    import onnxruntime as ort
+
+    cpu = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    arena = ort.OrtArenaCfg({"arena_extend_strategy": 1, "initial_chunk_size_bytes": CHUNK})
+    ort.create_and_register_allocator(cpu, arena)
 
 
 def outputs(session: InferenceSession, names: Sequence[str], inputs: dict[str, Array]) -> dict[str, Array]:

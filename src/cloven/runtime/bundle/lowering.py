@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
+from cloven.cost.loading import weights
 from cloven.cost.operators import work
 from cloven.errors import ClovenError
 from cloven.graph.box import contains, extent, relative
@@ -121,6 +122,7 @@ def _part(program: Program, device: str, model: str, cut: Mapping[str, Segment])
     """Return a device's steps; `numbered` sets their message numbers once all parts exist."""
     steps: list[Step] = []
     for name, segment in cut.items():
+        held = weights(segment.computes)
         steps.append(
             RunSegment(
                 step=segment.step,
@@ -128,6 +130,8 @@ def _part(program: Program, device: str, model: str, cut: Mapping[str, Segment])
                 inputs=_tensors(segment.inputs),
                 outputs=_tensors(segment.outputs),
                 operators=tuple(_operator(program, compute) for compute in segment.computes),
+                weight_bytes=held.held,
+                loading_bytes=held.loading,
             )
         )
     for step in program.parts[device]:

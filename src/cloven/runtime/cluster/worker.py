@@ -15,6 +15,7 @@ import grpc.aio
 
 from cloven.errors import ClovenError
 from cloven.files import read_bytes
+from cloven.runtime import freed_memory
 from cloven.runtime.cluster.channels import options
 from cloven.runtime.cluster.loaded_part import LoadedPart
 from cloven.runtime.cluster.servicer import WorkerServicer
@@ -47,7 +48,9 @@ def load(folder: Path, identity: Identity | None, speed: float = 1.0) -> LoadedP
     from cloven.runtime.bundle.schedule import schedule
 
     bundle, part = read_device(folder)
-    sessions = {step.segment: session(folder / step.segment) for step in part.steps if isinstance(step, RunSegment)}
+    segments = [step.segment for step in part.steps if isinstance(step, RunSegment)]
+    with freed_memory.returned():
+        sessions = {segment: session(folder / segment) for segment in segments}
     plan = hashlib.sha256(read_bytes(bundle.folder / MANIFEST)).hexdigest()
 
     def engine(job: Job, inputs: dict[str, Array]) -> Mapping[str, Array]:
