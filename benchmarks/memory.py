@@ -3,8 +3,8 @@
     python -m benchmarks.memory --out FILE [--only TEXT]
 
 For each model, the benchmark measures the memory of this machine's workers with the segments of the model's other
-divisions (`benchmarks/cost_settings.py`), then runs each plan in the laboratory, and compares the most resident memory of
-each worker. The base, a worker without a model, is subtracted on both sides. It requires root.
+divisions (`benchmarks/cost_settings.py`), then runs each plan in the laboratory, and compares the most resident
+memory of each worker. The base, a worker without a model, is subtracted on both sides. It requires root.
 """
 
 from __future__ import annotations

@@ -106,7 +106,31 @@ def test_memory_is_the_worker_the_weights_and_the_values(program: cloven.Program
     first, _ = cloven.estimate(program, cluster()).devices
 
     weights, values = 4 * (4 * 9 + 4), 4 * (2 * 4 * 64)  # conv's output, and that of its activation
-    assert first.memory == 1000 + weights + values
+    rearranged = 4 * (64 + 4 * 64)  # the image and the output of the segment
+    assert first.memory == 1000 + weights + values + rearranged
+
+
+def test_a_runtime_takes_memory_for_operators_models_links_and_messages(program: cloven.Program) -> None:
+    assert BOARD.memory is not None
+    sizes = {"segment": 100, "operator": 10, "link": 7, "message": 2.0}
+    more = cloven.estimate(
+        program, cluster(BOARD.model_copy(update={"memory": BOARD.memory.model_copy(update=sizes)}))
+    )
+    once = cloven.estimate(program, cluster())
+
+    received, sent = 4 * 64, max(link.bytes for link in once.links if link.source == "edge0")
+    (first, _), (plain, _) = more.devices, once.devices
+    assert first.memory is not None
+    assert plain.memory is not None
+    assert first.memory - plain.memory == 100 + 2 * 10 + 7 + 2 * (received + sent)
+
+
+def test_loading_counts_if_it_needs_more_than_running(program: cloven.Program) -> None:
+    loading = MemorySize(origin="measured", worker=1000, starting=400, loading=100.0)
+    first = cloven.estimate(program, cluster(BOARD.model_copy(update={"memory": loading}))).devices[0]
+
+    weights = 4 * (4 * 9 + 4)
+    assert first.memory == 400 + weights + 100 * 3 * weights  # a convolution has three further copies
 
 
 def test_an_operator_may_take_a_fixed_time_besides_its_multiply_accumulates(program: cloven.Program) -> None:

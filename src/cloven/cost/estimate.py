@@ -418,15 +418,11 @@ class Estimate:
                 held += memory.segment + memory.operator * len(task.works) + memory.weights * task.weights.held
                 most = max(most, held + memory.loading * task.weights.loading)
                 boundary = max(boundary, task.boundary_bytes)
-        received, sent, others = 0, 0, set()
-        for message in self.workload.messages:
-            source, target = message.link
-            if used.device == target:
-                received, others = max(received, message.bytes), others | {source}
-            elif used.device == source:
-                sent, others = max(sent, message.bytes), others | {target}
-        running = held + used.memory_bytes + boundary + memory.message * (received + sent)
-        running += memory.link * len(others - {COORDINATOR})
+        received = [message for message in self.workload.messages if message.link[1] == used.device]
+        sent = [message for message in self.workload.messages if message.link[0] == used.device]
+        largest = sum(max((message.bytes for message in either), default=0) for either in (received, sent))
+        others = {party for message in (*received, *sent) for party in message.link} - {used.device, COORDINATOR}
+        running = held + used.memory_bytes + boundary + memory.message * largest + memory.link * len(others)
         starting = memory.worker if memory.starting is None else memory.starting
         return round(max(starting + most, memory.worker + running))
 

@@ -7,8 +7,8 @@ onnxruntime prepares the weights of a segment when it loads it, and holds severa
    The weights as they were are freed after the last of them. The one that is rearranged has three further copies.
 3. The weights of linear layers are rearranged as well; those as they were are freed after each of them.
 
-In the end, one copy of the weights remains. This was observed with onnxruntime 1.31 on x86-64. Where convolutions are
-not rearranged, less is needed: a profile has the measured share.
+In the end, one copy of the weights remains. This was observed with onnxruntime 1.31 on x86-64. Where convolutions
+are not rearranged, less is needed: a profile has the measured share.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ COPIES = 3
 """The further copies of the weights of a convolution while they are rearranged."""
 
 
-class Weights(NamedTuple):
+class WeightMemory(NamedTuple):
     """The bytes of a segment's weights, and those that it needs in addition while it is loaded."""
 
     held: int
     loading: int
 
 
-def weights(computes: Sequence[Compute]) -> Weights:
+def weights(computes: Sequence[Compute]) -> WeightMemory:
     """Return the memory of the weights of a segment."""
     convolutions, linears, folded = {}, [], 0
     held = 0
@@ -50,4 +50,4 @@ def weights(computes: Sequence[Compute]) -> Weights:
     for size in linears:
         rearranged += size
         most = max(most, rearranged + size)
-    return Weights(held, max(0, most - held))
+    return WeightMemory(held, max(0, most - held))

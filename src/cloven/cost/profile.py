@@ -107,10 +107,11 @@ class MemorySize(Sourced):
     """The memory in bytes: of a worker process without a model, and available on the device.
 
     ``worker`` is that of a worker which takes part in a run, and ``starting`` (default: the same) that before it
-    loads its models. A runtime holds ``weights`` bytes for each byte of weights, ``operator`` for each operator and ``segment`` for
-    each ONNX model. While it loads one, it needs ``loading`` times the bytes of `cloven.cost.loading` in addition.
-    A link to another device takes ``link``, and a message ``message`` for each byte. A device with ``paging`` also runs what does not fit: it
-    takes these seconds for each byte of weights beyond ``available``, for each image.
+    loads its models. A runtime holds ``weights`` bytes for each byte of weights, ``operator`` for each operator and
+    ``segment`` for each ONNX model. While it loads one, it needs ``loading`` times the bytes of
+    `cloven.cost.loading` in addition. A link to another device takes ``link``, and a message ``message`` for each
+    of its bytes. A device with ``paging`` also runs what does not fit: it takes these seconds for each byte of
+    weights beyond ``available``, for each image.
     """
 
     worker: Count
@@ -129,7 +130,9 @@ class MemorySize(Sourced):
         if self.paging is not None and self.available is None:
             raise ValueError("paging is given, but available is not; give both")
         if self.starting is not None and self.starting > self.worker:
-            raise ValueError(f"starting is {self.starting}, more than worker, {self.worker}; expected as much or less")
+            raise ValueError(
+                f"starting is {self.starting}, more than worker, {self.worker}; expected as much or less"
+            )
         if self.available is not None and self.available < self.worker:
             raise ValueError(
                 f"available is {self.available}, less than worker, {self.worker}; expected as much or more"

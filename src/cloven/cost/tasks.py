@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cloven.cost.loading import Weights, weights
+from cloven.cost.loading import WeightMemory, weights
 from cloven.cost.operators import Work, work
 from cloven.graph.box import Box, count, whole
 from cloven.graph.graph import SIZES
@@ -30,7 +30,7 @@ class SegmentRun:
     device: str
     value: str
     works: tuple[Work, ...]
-    weights: Weights
+    weights: WeightMemory
     boundary_bytes: int
     after: tuple[int, ...]
 
@@ -141,7 +141,9 @@ class _TaskList:
         works = tuple(work(self.program.graph, step.value, step.box) for step in segment.computes)
         held = weights(segment.computes)
         graph = self.program.graph
-        sizes = (SIZES[graph.by_name[value].dtype] * count(box) for value, box in (*segment.inputs, *segment.outputs))
+        sizes = (
+            SIZES[graph.by_name[value].dtype] * count(box) for value, box in (*segment.inputs, *segment.outputs)
+        )
         made = SegmentRun(device, segment.computes[-1].value, works, held, sum(sizes), tuple(sorted(needed)))
         job = self.last_job[device] = self.add(made)
         for value, box in segment.outputs:

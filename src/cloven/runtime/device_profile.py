@@ -68,8 +68,10 @@ def computing(parts: Sequence[tuple[DevicePart, Path]], runs: int = RUNS, *, col
 
     The other arguments and the errors are as for `measured`.
     """
-    if any(not step.operators for part, _ in parts for step in _segments(part)):
-        raise ClovenError("the bundle does not list its operators; write it again with `cloven bundle`")
+    if any(not step.operators or step.weight_bytes is None for part, _ in parts for step in _segments(part)):
+        raise ClovenError(
+            "the bundle does not list its operators and their weights; write it again with `cloven bundle`"
+        )
     state = "caches filled before each" if cold else "one right after the other"
     note = f"onnxruntime {version('onnxruntime')} on {processor()}, medians of {runs} runs, {state}"
     rows: list[OperatorTime] = []

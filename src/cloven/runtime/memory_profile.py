@@ -1,9 +1,6 @@
 """Measure the memory of a worker on this machine: without a model, for the segments of models, and for messages.
 
-    python -m cloven.runtime.memory_profile serve BUNDLE/DEVICE
-    python -m cloven.runtime.memory_profile load BUNDLE/DEVICE
-
-The first one is a worker that has computed something before. The second one prints what each segment takes, as JSON.
+`serve` and `load` run in processes of their own, which have loaded the same modules as a worker.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ from math import prod
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,6 +46,7 @@ from cloven.runtime.bundle.format import (
     WholeValue,
 )
 from cloven.runtime.bundle.reader import digest, read_device
+from cloven.runtime.cluster import logs, worker
 from cloven.runtime.cluster.coordinator import Coordinator, SendOptions
 
 SMALL, LARGE = 16, 512
@@ -70,10 +68,10 @@ class Resident(NamedTuple):
 
 
 class LoadedSegment(NamedTuple):
-    """A segment that was loaded: the counts of its operators and weights, and the bytes that it took.
+    """A segment that was loaded: its operators, the memory of its weights, and the bytes that it took.
 
-    ``weight_bytes`` and ``loading_bytes`` are as in `RunSegment`. ``held`` is what the process holds afterwards, and
-    ``more`` what it held in addition while it loaded the segment.
+    ``weight_bytes`` and ``loading_bytes`` are as in `RunSegment`. ``held`` is what the process holds afterwards,
+    and ``more`` what it held in addition while it loaded the segment.
     """
 
     operators: int
@@ -83,7 +81,7 @@ class LoadedSegment(NamedTuple):
     more: int
 
 
-class LoadedPart(NamedTuple):
+class PartMemory(NamedTuple):
     """The segments of a part; the bytes of the process before it loaded them, and of the code that they run."""
 
     segments: list[LoadedSegment]
@@ -171,14 +169,24 @@ def _worker(side: int, devices: int) -> int:
 def _write_bundle(folder: Path, plan: Plan) -> None:
     """Write the bundle of a plan whose output is the image: its devices run no segments."""
     spec = plan.named_model
-    image, box = WholeValue(value="image", shape=spec.input), whole(spec.input)
-    size = BYTES * prod(spec.input)
+    image = WholeValue(value="image", shape=spec.input)
+    share: dict[str, Any] = {
+        "step": 0,
+        "transfer": 0,
+        "message": 0,
+        "value": "image",
+        "share": whole(spec.input),
+        "shape": spec.input,
+        "bytes": BYTES * prod(spec.input),
+    }
     parts = {}
     for number, device in enumerate(plan.devices):
         first, last = number == 0, number == len(plan.devices) - 1
-        share = {"step": 0, "transfer": 0, "message": 0, "value": "image", "share": box, "shape": spec.input}
-        steps: list[Step] = [] if first else [ReceiveShare(source=plan.devices[0], bytes=size, **share)]
-        steps += [] if last else [SendShare(target=plan.devices[1], bytes=size, **share)]
+        steps: list[Step] = []
+        if not first:
+            steps.append(ReceiveShare(source=plan.devices[0], **share))
+        if not last:
+            steps.append(SendShare(target=plan.devices[1], **share))
         part = DevicePart(
             device=device,
             model=spec.name,
@@ -203,11 +211,17 @@ def _write_bundle(folder: Path, plan: Plan) -> None:
     (folder / MANIFEST).write_text(manifest.text(), "utf-8")
 
 
+def _calling(function: str, folder: Path) -> list[str]:
+    """Return the command of a process that calls a function of this module with a device's folder."""
+    code = f"import sys, cloven.cli.application\nfrom {__name__} import {function}\n{function}(sys.argv[1])"
+    return [sys.executable, "-P", "-c", code, str(folder)]
+
+
 @contextmanager
 def _started(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Run the worker of a device's folder for the duration of the block; yield its process and its address."""
     log = folder.parent / f"{folder.name}.log"
-    command = [sys.executable, "-P", "-m", __name__, "serve", str(folder)]
+    command = _calling("serve", folder)
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)  # noqa: S603 (ours)
     try:
@@ -222,50 +236,46 @@ def _started(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
         process.wait()
 
 
-def _serve(folder: Path) -> None:
+def serve(folder: str) -> None:
     """Run a worker, as `cloven worker` does, after this process has computed something."""
+    _compute_something()
+    logs.to_stderr()
+    part = worker.load(Path(folder), None)
+    asyncio.run(worker.serve(part, None, worker.Addresses(("127.0.0.1", 0)), tls=False))
+
+
+def _compute_something() -> None:
+    """Let onnxruntime load and run a small model."""
     import onnxruntime.datasets
 
-    import cloven.cli.application
-    from cloven.runtime.cluster import logs
-    from cloven.runtime.cluster.worker import Addresses, load, serve
-
     small = session(Path(onnxruntime.datasets.get_example("mul_1.onnx")))
-    small.run(None, {small.get_inputs()[0].name: np.zeros(small.get_inputs()[0].shape, np.float32)})
-    logs.to_stderr()
-    asyncio.run(serve(load(folder, None), None, Addresses(("127.0.0.1", 0)), tls=False))
+    given = small.get_inputs()[0]
+    small.run(None, {given.name: np.zeros(given.shape, np.float32)})
 
 
 # --- segments -------------------------------------------------------------------------------------------------
 
 
-def _loaded(folder: Path) -> LoadedPart:
+def _loaded(folder: Path) -> PartMemory:
     """Load a part in another process."""
-    command = [sys.executable, "-P", "-m", __name__, "load", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 (ours)
+    done = subprocess.run(_calling("load", folder), capture_output=True, text=True, check=True)  # noqa: S603 (ours)
     found = json.loads(done.stdout)
-    return LoadedPart([LoadedSegment(*row) for row in found["segments"]], found["starting"], found["code"])
+    return PartMemory([LoadedSegment(*row) for row in found["segments"]], found["starting"], found["code"])
 
 
-def _load(folder: Path) -> None:
+def load(folder: str) -> None:
     """Load the segments of a part, run each once, and print what they took."""
-    import onnxruntime.datasets
-
-    import cloven.cli.application
-    import cloven.runtime.cluster.worker
-
-    small = session(Path(onnxruntime.datasets.get_example("mul_1.onnx")))
-    small.run(None, {small.get_inputs()[0].name: np.zeros(small.get_inputs()[0].shape, np.float32)})
+    _compute_something()
     segments, sessions = [], []
     with freed_memory.returned():
         start = resident()
-        steps = [step for step in read_device(folder)[1].steps if isinstance(step, RunSegment)]
+        steps = [step for step in read_device(Path(folder))[1].steps if isinstance(step, RunSegment)]
         for step in steps:
             before = resident().now
             Path("/proc/self/clear_refs").write_text("5", "ascii")  # forgets the most so far
-            sessions.append(session(folder / step.segment))
+            sessions.append(session(Path(folder) / step.segment))
             after = resident()
-            counted = len(step.operators), step.weight_bytes, step.loading_bytes
+            counted = len(step.operators), step.weight_bytes or 0, step.loading_bytes or 0
             segments.append(LoadedSegment(*counted, after.now - before, after.most - after.now))
     for step, loaded in zip(steps, sessions, strict=True):
         loaded.run(None, {piece.name: np.zeros((1, *extent(piece.box)), np.float32) for piece in step.inputs})
@@ -282,11 +292,3 @@ def resident(process: str = "self") -> Resident:
     lines = Path(f"/proc/{process}/status").read_text("ascii", "replace").splitlines()
     sizes = {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines if line.startswith(("Vm", "Rss"))}
     return Resident(sizes["VmRSS"], sizes["VmHWM"], sizes["RssFile"])
-
-
-if __name__ == "__main__":
-    match sys.argv[1:]:
-        case ["serve", where]:
-            _serve(Path(where))
-        case ["load", where]:
-            _load(Path(where))

@@ -59,7 +59,7 @@ class SegmentOperator(Document):
 class RunSegment(Document):
     """Run one segment: assemble its inputs from the values that the device holds, and keep its outputs.
 
-    ``weight_bytes`` and ``loading_bytes`` are the memory of its weights, as `cloven.cost.loading.weights` counts it.
+    ``weight_bytes`` and ``loading_bytes`` are the memory of its weights, see `cloven.cost.loading`.
     """
 
     do: Literal["run"] = "run"
@@ -68,8 +68,8 @@ class RunSegment(Document):
     inputs: tuple[SegmentTensor, ...]
     outputs: tuple[SegmentTensor, ...]
     operators: tuple[SegmentOperator, ...] = ()
-    weight_bytes: Annotated[int, Field(ge=0)] = 0
-    loading_bytes: Annotated[int, Field(ge=0)] = 0
+    weight_bytes: Annotated[int, Field(ge=0)] | None = None
+    loading_bytes: Annotated[int, Field(ge=0)] | None = None
 
 
 class _ShareTransfer(Document):
