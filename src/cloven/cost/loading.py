@@ -34,7 +34,7 @@ def weights(computes: Sequence[Compute]) -> WeightMemory:
     convolutions, linears, folded = {}, [], 0
     held = 0
     for step in computes:
-        size = sum(param.nbytes for param in step.local.params.values())
+        size = step.local.param_bytes
         held += size
         match step.local.kind:
             case "conv2d":
