@@ -60,7 +60,8 @@ def advise(
         limits: what the plan may cost and leak.
         minimise: ``latency``, ``energy`` or ``traffic``; or ``throughput``, which is maximised.
         attacks: the attacks on every tap instead of the default suite, `cloven.advising.leakage.SUITE`.
-        budget: seconds after which no further division is attacked.
+        budget: seconds for attacks, half of which are for attacking the winner again. An attack that is cut short
+            certifies nothing.
         results: an audit of the same model. Attacks of the suite are not repeated on the observations that it
             attacked with the same hyper-parameters; others are run. Give ``victims`` that it did not score.
         measure: executes a plan, for example in a laboratory, and returns the seconds of one image. Up to five of

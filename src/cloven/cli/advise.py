@@ -135,7 +135,7 @@ def advise(
         str, _limit("latency, energy, traffic, or throughput (as large as possible).", "NAME")
     ] = "latency",
     budget: Annotated[
-        str, typer.Option(help="Time after which no further division is attacked.", metavar="TIME")
+        str, typer.Option(help="Time for attacks; one that takes longer is cut short.", metavar="TIME")
     ] = "10min",
     measure: Annotated[
         bool,
