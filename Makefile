@@ -36,16 +36,15 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## measurements that the README quotes
-	$(BIN)/python -m benchmarks.startup
-	$(BIN)/python -m benchmarks.division
-	$(BIN)/python -m benchmarks.ciphers
-	$(BIN)/python -m benchmarks.links
+bench: $(READY)  ## all benchmarks as one table and bench.json, a quarter of an hour; those on real data need CLOVEN_DATA
+	$(BIN)/python -m benchmarks --out bench.json
+
+docs/benchmarks.md: $(READY)  ## the table in the documentation
+	$(BIN)/python -m benchmarks --out docs/benchmarks.json --page $@
 
 bench-data: $(READY)  ## measurements on real data sets in the folder CLOVEN_DATA
 	$(BIN)/python -m benchmarks.attacks
 	$(BIN)/python -m benchmarks.labels
-	$(BIN)/python -m benchmarks.he2019
 	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.shapes
 

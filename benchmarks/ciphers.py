@@ -1,6 +1,6 @@
 """Measure the cost of protecting a link: MB/s of each cipher, and Ascon in numba compared with C.
 
-    python -m benchmarks.ciphers [--runs N] [--json]
+    python -m benchmarks.ciphers [--runs N]
 
 Each cipher seals messages of 0.8 MB (200,704 float32 values, 14 x 14 x 1024) and of 1 kB into an existing buffer,
 on one thread, in CPU time, including Python's overhead. If there is a C compiler, Ascon in plain C, compiled with
@@ -12,22 +12,20 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measurement import Measurement, alternating, measured, ratios, shown
 from cloven.runtime.link.ciphers import CIPHERS, Cipher
 
+NAME = "ciphers"
 SIZES = {"0.8 MB": 802_816, "1 kB": 1_000}
 LARGE = "0.8 MB"
 SAMPLE = 1_000_000
@@ -83,69 +81,42 @@ def check(seals: dict[str, Seal]) -> None:
             raise SystemExit(f"{name}: C and numba disagree")
 
 
-def seconds(seals: dict[str, Seal], size: int, runs: int) -> dict[str, float]:
-    """Return the median CPU seconds of each cipher for a message of `size` bytes, in alternating runs."""
+def seconds(seals: dict[str, Seal], size: int, runs: int) -> dict[str, list[float]]:
+    """Return the CPU seconds of each cipher for a message of `size` bytes, in alternating runs."""
     message = np.random.default_rng(1).bytes(size)
     out = bytearray(size + 16)
     calls = max(1, SAMPLE // size)
-    taken: dict[str, list[float]] = {name: [] for name in seals}
-    for turn in range(runs + 1):
-        for name, seal in seals.items():
-            start = time.process_time()
-            for _ in range(calls):
-                seal(message, out)
-            # The first run compiles and warms up.
-            if turn:
-                taken[name].append((time.process_time() - start) / calls)
-    return {name: statistics.median(values) for name, values in taken.items()}
+
+    def many(seal: Seal) -> None:
+        for _ in range(calls):
+            seal(message, out)
+
+    taken = alternating({name: partial(many, seal) for name, seal in seals.items()}, runs)
+    return {name: [value / calls for value in values] for name, values in taken.items()}
 
 
-def measured(runs: int) -> dict[str, dict[str, float]]:
-    """Return the seconds by size and cipher."""
+def measure(runs: int = 21) -> Iterator[Measurement]:
+    """Yield the speeds of the ciphers, and the time of numba relative to C."""
     with tempfile.TemporaryDirectory() as folder:
         seals = {name: with_cipher(cipher) for name, cipher in CIPHERS.items()} | compiled(Path(folder))
         check(seals)
-        return {label: seconds(seals, size, runs) for label, size in SIZES.items()}
-
-
-def surroundings() -> dict[str, str]:
-    """Return the versions and the processor that the figures depend on."""
-    from cryptography.hazmat.backends.openssl import backend
-
-    return {
-        "python": platform.python_version(),
-        "numba": version("numba"),
-        "cryptography": version("cryptography"),
-        "openssl": backend.openssl_version_text(),
-        "machine": platform.machine(),
-        "threads": "1",
-        "c flags": " ".join(FLAGS[:2]),
-    }
+        taken = {label: seconds(seals, size, runs) for label, size in SIZES.items()}
+    for label, row in taken.items():
+        for name, values in row.items():
+            speeds = [SIZES[label] / value / 1e6 for value in values]
+            yield measured(NAME, f"{name}, messages of {label}", speeds, "MB/s", better="higher")
+    large = taken[LARGE]
+    for name in IN_C:
+        if f"{name} in C" in large:
+            times = ratios(large[name], large[f"{name} in C"])
+            yield measured(NAME, f"{name} in numba / in C, {LARGE}", times, "x", goal=BOUND)
 
 
 def main() -> int:
-    """Measure, print, and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    """Measure, print, and return 1 if a bound is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=21)
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
-    taken = measured(args.runs)
-    speeds = {label: {n: SIZES[label] / s / 1e6 for n, s in row.items()} for label, row in taken.items()}
-    large = taken[LARGE]
-    ratios = {name: large[name] / large[f"{name} in C"] for name in IN_C if f"{name} in C" in large}
-    if args.json:
-        print(json.dumps({"MB/s": speeds, "numba over C": ratios, "with": surroundings()}))
-    else:
-        print(f"{'MB/s':22}", *(f"{label:>10}" for label in speeds), f"{'AES-128-GCM takes 1':>22}")
-        for name in large:
-            row = (f"{speeds[label][name]:10.0f}" for label in speeds)
-            print(f"{name:22}", *row, f"{large[name] / large['aes-128-gcm']:22.1f}")
-        for name, ratio in ratios.items():
-            print(f"{name}: numba takes {ratio:.2f} times C's time on {LARGE} (bound {BOUND})")
-        if not ratios:
-            print("no C compiler (cc) found: Ascon is not compared with C")
-        print(", ".join(f"{what} {which}" for what, which in surroundings().items()))
-    return int(any(ratio > BOUND for ratio in ratios.values()))
+    return shown(measure(parser.parse_args().runs))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -32,7 +32,8 @@ import torch
 
 from benchmarks.cost_runs import Execution, HopTimes, executed, hops, link, message_cost
 from benchmarks.cost_settings import CLUSTERS, Chosen, Model, Surroundings, calibration, captured, chosen, names
-from benchmarks.cost_tables import KINDS, OPERATORS, PlanResult, tables
+from benchmarks.cost_tables import KINDS, OPERATORS, PlanResult, bounded, comparisons, tables
+from benchmarks.measurement import Measurement, measured
 from benchmarks.processes import wait_for_quiet
 from cloven.cost.estimate import estimate
 from cloven.cost.profile import ComputeCost, DeviceProfile, LinkProfile
@@ -48,6 +49,7 @@ from cloven.runtime.bundle.writer import write
 from cloven.runtime.device_profile import computing, measured
 from cloven.runtime.lab.lab_folder import BUNDLE
 
+NAME = "cost"
 ROUNDS = 2
 """The number of executions of each plan."""
 
@@ -130,7 +132,7 @@ def parts(pair: Pair, bundles: Path) -> list[tuple[DevicePart, Path]]:
     return found
 
 
-def measure(pair: Pair, bundles: Path, turn: int) -> None:
+def measure_pair(pair: Pair, bundles: Path, turn: int) -> None:
     """Make all measurements of a pair that are missing."""
     cluster = pair.around.cluster(*profiles(pair, bundles), operators(pair, bundles))
     taken = pair.once(
@@ -229,6 +231,47 @@ def merged(costs: Sequence[ComputeCost]) -> ComputeCost:
     return costs[0].model_copy(update={"segment": median(cost.segment for cost in costs), "operators": rows})
 
 
+@dataclass(frozen=True)
+class Given:
+    """The options: see the module."""
+
+    out: Path
+    only: str = ""
+    quick: bool = False
+    tables: bool = False
+    minutes: float = math.inf
+
+
+def all_results(given: Given) -> list[PlanResult]:
+    """Make the measurements that are missing, and return the executed plans."""
+    torch.set_num_threads(1)
+    there = [(turn, *entry) for turn, entry in enumerate(names()) if given.only in entry[2]]
+    taken: list[PlanResult] = []
+    until = time.monotonic() + 60 * given.minutes
+    for turn, model, cluster, name in there[:1] if given.quick else there:
+        folder = given.out / name.replace(", ", "_").replace(" ", "-")
+        pair = Pair(model, CLUSTERS[cluster], name, folder)
+        bundles = given.out / "bundles" / f"{model.name.rpartition(':')[2]}-{model.pixels}"
+        if not given.tables and time.monotonic() < until:
+            start = time.monotonic()
+            measure_pair(pair, bundles, turn)
+            print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr)
+        taken += results(pair, bundles)
+    return taken
+
+
+def measure() -> Iterator[Measurement]:
+    """Yield the errors of the cost model; the measurements are kept in ``runs/cost``."""
+    taken = all_results(Given(Path("runs/cost")))
+    limited = {True: ("100 mbit and less", 8.0), False: ("unlimited links", 12.0)}
+    for is_limited, (words, goal) in limited.items():
+        chosen = [r for r in taken if (r.around.bandwidth is not None if is_limited else bounded(r))]
+        errors = [100 * abs(result.error(OPERATORS)) for result in chosen]
+        yield measured(NAME, f"{words}: error of the latency of {len(errors)} plans", errors, "%", goal=goal)
+    losses = [100 * one.loss(one.best) for one in comparisons(taken)]
+    yield measured(NAME, f"advised plan, above the fastest of {len(losses)} pairs", losses, "%", goal=10)
+
+
 def main() -> int:
     """Measure, write the tables, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -237,22 +280,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--tables", action="store_true")
     parser.add_argument("--minutes", type=float, default=math.inf)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    there = [(turn, *entry) for turn, entry in enumerate(names()) if options.only in entry[2]]
-    taken: list[PlanResult] = []
-    until = time.monotonic() + 60 * options.minutes
-    for turn, model, cluster, name in there[:1] if options.quick else there:
-        folder = options.out / name.replace(", ", "_").replace(" ", "-")
-        pair = Pair(model, CLUSTERS[cluster], name, folder)
-        bundles = options.out / "bundles" / f"{model.name.rpartition(':')[2]}-{model.pixels}"
-        if not options.tables and time.monotonic() < until:
-            start = time.monotonic()
-            measure(pair, bundles, turn)
-            print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr)
-        taken += results(pair, bundles)
-    text, missed = tables(taken)
-    write_text(options.out / "cost.md", text)
+    given = Given(**vars(parser.parse_args()))
+    text, missed = tables(all_results(given))
+    write_text(given.out / "cost.md", text)
     print(text)
     return int(missed)
 

@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import statistics
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -35,6 +35,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.measurement import Measurement, data_folder, measured, shown
 from cloven.attacks.attack import BatchedAttack
 from cloven.attacks.decoder import Decoder
 from cloven.attacks.knowledge import Knowledge, Reconstructor, in_memory
@@ -48,8 +49,9 @@ from cloven.score import psnr, ssim
 from cloven.threads import keep_memory
 from cloven.zoo.datasets import load
 from cloven.zoo.images import Images, test_half
-from cloven.zoo.training import accuracy, cache_dir, fit, seeded
+from cloven.zoo.training import cache_dir, fit, seeded
 
+NAME = "he2019"
 BOUNDED, BOUND = "relu22", 6.0
 """The cut with a bound, and the least ratio of images per second: those of cloven over those of the recipe."""
 SOONER, LONGEST = 10.0, 10
@@ -175,26 +177,10 @@ def ours(graph: Graph, cut: Cut, images: Tensor, attack: BatchedAttack) -> tuple
     return time.process_time() - start, learned
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Images per CPU second, and PSNR and SSIM on unseen images: of the recipe, and of cloven."""
-
-    speed: tuple[float, float]
-    psnr: tuple[float, float]
-    ssim: tuple[float, float]
-    sooner: tuple[int, float] | None
-    """The epochs in which `residual` reaches the recipe's SSIM, and the ratio of seconds; None if it does not."""
-
-    @property
-    def ratio(self) -> float:
-        """Images per second of cloven, over those of the recipe."""
-        return self.speed[1] / self.speed[0]
-
-
-def measured(
+def compared(
     network: nn.Sequential, graph: Graph, cut: Cut, sets: tuple[Tensor, Tensor], given: Given, apart: Executor
-) -> Measured:
-    """Return the measurements of both trainings; cloven's runs whole, between epochs of the recipe."""
+) -> Iterator[Measurement]:
+    """Yield the measurements of both trainings; cloven's runs whole, between epochs of the recipe."""
     images, victims = sets
     recipe = Recipe(network, cut)
     theirs: list[float] = []
@@ -208,17 +194,28 @@ def measured(
             own.append(given.epochs * len(images) / taken)
     assert learned is not None
     captured = evaluate(graph, victims, [value := graph.find(cut.name)])[value]
-    made = [recipe.rebuilt(victims), learned([captured])]
-    scores = [tuple(float(score(m, victims).mean()) for m in made) for score in (psnr, ssim)]
-    (psnr_a, psnr_b), (ssim_a, ssim_b) = scores
-    speed_pair = (statistics.median(theirs), statistics.median(own))
-    sooner: tuple[int, float] | None = None
-    for epochs in range(1, LONGEST + 1) if cut.name == BOUNDED else ():
+    row = partial(measured, NAME, better="higher")
+    bounded = cut.name == BOUNDED
+    size = f"{cut.name}, {len(images)} pairs, {given.epochs} epochs"
+    yield row(f"{size}: images per CPU second, recipe", theirs, "images/s")
+    speed = [one / statistics.median(theirs) for one in own]
+    yield row(f"{size}: images per CPU second, decoder / recipe", speed, "x", goal=BOUND if bounded else None)
+    made = {"recipe": recipe.rebuilt(victims), "decoder": learned([captured])}
+    scores = {name: float(ssim(one, victims).mean()) for name, one in made.items()}
+    for name, one in made.items():
+        yield row(f"{size}: PSNR, {name}", [float(psnr(one, victims).mean())], "dB")
+        yield row(f"{size}: SSIM, {name}", [scores[name]], "SSIM")
+    if not bounded:
+        return
+    for epochs in range(1, LONGEST + 1):
         taken, learned = apart.submit(ours, graph, cut, images, Residual(epochs=epochs)).result()
-        if float(ssim(learned([captured]), victims).mean()) >= ssim_a:
-            sooner = epochs, sum(len(images) / speed for speed in theirs) / taken
+        more = float(ssim(learned([captured]), victims).mean()) - scores["recipe"]
+        if more >= 0:
             break
-    return Measured(speed_pair, (psnr_a, psnr_b), (ssim_a, ssim_b), sooner)
+    whole = sum(len(images) / speed for speed in theirs)
+    yield row(f"{size}: SSIM, residual after {epochs} epochs less recipe", [more], "SSIM", goal=0)
+    case = f"{size}: CPU time, recipe / residual of equal score"
+    yield row(case, [whole / taken], "x", goal=SOONER)
 
 
 # --- the script -----------------------------------------------------------------------------------------------
@@ -258,60 +255,32 @@ def options() -> Given:
     return Given(tuple(given.cuts), images, epochs, *target, given.threads)
 
 
-def rows(given: Given, folder: Path) -> Iterator[tuple[Cut, Measured]]:
-    """Return the measurements of every cut; print the attacked model first."""
+def rows(given: Given, folder: Path) -> Iterator[Measurement]:
+    """Yield the measurements of every cut."""
     every = load(f"cifar10:{folder / 'cifar-10-batches-bin'}")
     apart = test_half(every)
     training = every.take([i for i, source in enumerate(every.sources) if not source.startswith("test")])
     network = attacked(training.take(range(given.target_images)), given.target_epochs)
-    classifier = nn.Sequential(Normalised(), network).eval()
-    with torch.inference_mode():
-        logits = torch.cat([classifier(some) for some in apart.tensor().split(512)])
-    assert apart.labels is not None
-    right = accuracy(logits, apart.labels)
     images = training.tensor()[: given.images]
-    print(
-        f"The CNN: {given.target_epochs} epochs on {given.target_images} images, {right:.1%} of {len(apart)} test "
-        f"images right. Attacks: {len(images)} images, {given.epochs} epochs, batches of {BATCH}, "
-        f"{given.threads} threads."
-    )
     graph = capture(network, torch.zeros(1, *images.shape[1:]), mean=MEAN, std=DEVIATION)
     sets = (images, apart.tensor()[:VICTIMS])
     start = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, start, torch.set_num_threads, (given.threads,)) as process:
         for name in given.cuts:
-            yield CUTS[name], measured(network, graph, CUTS[name], sets, given, process)
+            yield from compared(network, graph, CUTS[name], sets, given, process)
+
+
+def measure() -> Iterator[Measurement]:
+    """Yield the measurements of the second cut."""
+    torch.set_num_threads(1)
+    return rows(Given((BOUNDED,), 640, 10, 3000, 2, 1), data_folder())
 
 
 def main() -> int:
     """Measure, print, and return 1 if a bound is missed."""
     given = options()
-    folder = os.environ.get("CLOVEN_DATA")
-    if folder is None:
-        print("CLOVEN_DATA does not name a folder with the data sets; set it", file=sys.stderr)
-        return 2
     torch.set_num_threads(given.threads)
-    slow = False
-    print("images per CPU second (medians), ratio; PSNR and SSIM: recipe, cloven, paper (its 50 epochs of 50,000)")
-    for cut, found in rows(given, Path(folder)):
-        bound = f" (at least {BOUND:.0f})" if cut.name == BOUNDED else ""
-        slow |= bool(bound) and found.ratio < BOUND
-        print(
-            f"{cut.name}: {found.speed[0]:.0f}, {found.speed[1]:.0f}, ratio {found.ratio:.1f}{bound}; "
-            f"PSNR {found.psnr[0]:.2f}, {found.psnr[1]:.2f}, {cut.psnr}; "
-            f"SSIM {found.ssim[0]:.3f}, {found.ssim[1]:.3f}, {cut.ssim}",
-            flush=True,
-        )
-        if cut.name == BOUNDED:
-            epochs, times = found.sooner or (LONGEST, 0.0)
-            slow |= times < SOONER
-            verb = "reaches" if found.sooner else "misses"
-            print(
-                f"{cut.name}: residual {verb} SSIM {found.ssim[0]:.3f} in {epochs} epochs, "
-                f"{times:.1f} times as fast as the recipe (at least {SOONER:.0f})",
-                flush=True,
-            )
-    return int(slow)
+    return shown(rows(given, data_folder()))
 
 
 if __name__ == "__main__":

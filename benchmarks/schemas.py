@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from benchmarks.measurement import BenchmarkResults
 from cloven.advising.advice import AdviceReport
 from cloven.auditing.finding import CellResult
 from cloven.auditing.finding_row import FindingTable, columns
@@ -62,6 +63,7 @@ SCHEMAS: Mapping[str, tuple[type[BaseModel], str]] = {
     "sealed": (SealedHeader, "the header of a sealed model"),
     "sealed-result": (SealedResult, "a result that left the enclave sealed"),
     "enclave-run": (RunReport, "`trace.json` of `cloven enclave run`"),
+    "benchmarks": (BenchmarkResults, "`bench.json` of `make bench`"),
     "enclave-policy": (Policy, "what an owner accepts of a platform, `policy.toml`"),
 }
 """The schemas: the name of the file, the document, and a description."""

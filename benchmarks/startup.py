@@ -2,18 +2,22 @@
 
     python -m benchmarks.startup [RUNS]
 
-It prints medians in seconds, ratios and the memory. The exit code is 1 if a ratio or the memory exceeds its limit.
+The exit code is 1 if a ratio or the memory exceeds its limit.
 """
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from benchmarks.measurement import Measurement, alternating, measured, ratios, shown
+
+NAME = "startup"
 NUMPY = "import numpy"
 WORKER = (
     "import cloven.cli, cloven.runtime.cluster.logs, cloven.runtime.cluster.worker, cloven.runtime.link.identity"
@@ -40,28 +44,23 @@ STARTS = {
 }
 
 
-def seconds(command: list[str]) -> float:
-    """Return the wall time of one run."""
-    start = time.perf_counter()
+def run(command: list[str]) -> None:
+    """Run a command to its end."""
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
 
 
-def main(runs: int) -> int:
-    """Measure and print; the commands alternate, so that other load affects all equally."""
-    times: dict[str, list[float]] = {name: [] for name in STARTS}
-    for _ in range(runs):
-        for name, start in STARTS.items():
-            times[name].append(seconds(start.command))
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    ratios = {name: median / medians[NUMPY] for name, median in medians.items()}
-    for name, ratio in ratios.items():
-        print(f"{name:18} {medians[name]:.3f} s   {ratio:.2f} x import numpy, at most {STARTS[name].limit:g}")
+def measure(runs: int = 7) -> Iterator[Measurement]:
+    """Yield the ratios to importing numpy, and the memory of a worker."""
+    calls = {name: partial(run, start.command) for name, start in STARTS.items()}
+    times = alternating(calls, runs, time.perf_counter)
+    yield measured(NAME, NUMPY, times[NUMPY], "s")
+    for name, start in STARTS.items():
+        if name != NUMPY:
+            row = ratios(times[name], times[NUMPY])
+            yield measured(NAME, f"{name} / {NUMPY}", row, "x", goal=start.limit)
     told = subprocess.run([sys.executable, "-c", WORKER + TELL], check=True, capture_output=True, text=True)
-    memory = float(told.stdout)
-    print(f"{'a worker takes':18} {memory:.0f} MB, at most {MEMORY:g}")
-    return int(memory > MEMORY or any(ratio > STARTS[name].limit for name, ratio in ratios.items()))
+    yield measured(NAME, "memory of a worker before it loads its part", [float(told.stdout)], "MB", goal=MEMORY)
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 15))
+    sys.exit(shown(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 15)))
