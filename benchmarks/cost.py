@@ -46,7 +46,8 @@ from cloven.partition.program import Program
 from cloven.runtime.bundle.format import DevicePart
 from cloven.runtime.bundle.reader import read
 from cloven.runtime.bundle.writer import write
-from cloven.runtime.device_profile import computing, measured
+from cloven.runtime.device_profile import computing
+from cloven.runtime.device_profile import measured as device_profile
 from cloven.runtime.lab.lab_folder import BUNDLE
 
 NAME = "cost"
@@ -111,7 +112,7 @@ def profiles(pair: Pair, bundles: Path) -> tuple[DeviceProfile, LinkProfile]:
 
 def profiled(pair: Pair, bundles: Path) -> DeviceProfile:
     """Return the profile of this machine, with the operators of a few divisions of the model."""
-    return pair.once(DeviceProfile, "device", lambda: measured(parts(pair, bundles), "this machine", RUNS))
+    return pair.once(DeviceProfile, "device", lambda: device_profile(parts(pair, bundles), "this machine", RUNS))
 
 
 def operators(pair: Pair, bundles: Path) -> ComputeCost:
