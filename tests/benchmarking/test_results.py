@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import __main__ as command
-from benchmarks import compare
+from benchmarks import compare, suite
 from benchmarks.growth import exponent
 from benchmarks.measurement import (
     BenchmarkResults,
@@ -19,6 +18,8 @@ from benchmarks.measurement import (
     measured,
     shown,
 )
+
+from cloven.documents import read_document
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
@@ -90,7 +91,7 @@ def test_exponents_are_those_of_power_laws() -> None:
     assert exponent({n: 0.1 * n**1.5 for n in (2, 4, 8, 16, 32)}) == pytest.approx(1.5)
 
 
-@pytest.mark.parametrize("name", command.USUAL)
+@pytest.mark.parametrize("name", suite.USUAL)
 def test_every_benchmark_returns_measurements(name: str) -> None:
     assert callable(import_module(f"benchmarks.{name}").measure)
 
@@ -102,7 +103,7 @@ def test_the_page_has_the_machine_and_a_row_for_each_measurement(tmp_path: Path)
     found = results(one(1.0, 1.2, 1.1, goal=1.05), left_out={"he2019": "there is no data"})
     path = written(tmp_path, "bench.json", found)
 
-    assert command.main(["--from", path, "--page", str(tmp_path / "bench.md")]) == 2
+    assert suite.main(["--from", path, "--page", str(tmp_path / "bench.md")]) == 2
 
     text = (tmp_path / "bench.md").read_text()
     assert "Measured on 2026-11-30: a processor, 2 cores, Linux" in text
@@ -110,17 +111,30 @@ def test_the_page_has_the_machine_and_a_row_for_each_measurement(tmp_path: Path)
     assert "`he2019` was left out: there is no data." in text
 
 
+def test_the_committed_page_is_that_of_the_committed_results() -> None:
+    found = read_document(BenchmarkResults, PAGE.with_suffix(".json"))
+
+    assert suite.page(found) == PAGE.read_text("utf-8")
+
+
+def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        suite.main(["speed"])
+
+    assert "speed is not a benchmark; choose from startup, division" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("value", "code"), [(1.0, 0), (2.0, 1)])
 def test_the_exit_code_says_whether_a_goal_was_missed(tmp_path: Path, value: float, code: int) -> None:
     path = written(tmp_path, "bench.json", results(one(value, goal=1.5)))
 
-    assert command.main(["--from", path]) == code
+    assert suite.main(["--from", path]) == code
 
 
 def test_a_benchmark_that_fails_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLOVEN_DATA", raising=False)
 
-    found = command.run(["he2019"])
+    found = suite.run(["he2019"])
 
     assert found.measurements == ()
     assert "CLOVEN_DATA does not name a folder" in found.left_out["he2019"]
