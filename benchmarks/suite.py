@@ -94,7 +94,7 @@ def page(results: BenchmarkResults) -> str:
     where = (
         f"Measured on {results.date:%Y-%m-%d}: {around.processor}, {around.cores} cores, {around.system}, Python "
         f"{around.python}, {versions}. The load was {results.load:g} before, and all took "
-        f"{results.seconds / 60:.0f} minutes."
+        f"{results.seconds / 60:.0f} min."
     )
     lines = ["# Benchmarks", "", textwrap.fill(how, 116), "", textwrap.fill(where, 116)]
     benchmarks = dict.fromkeys(one.benchmark for one in results.measurements)
