@@ -25,7 +25,8 @@ WORKER = (
 """Everything that `cloven worker` imports before it loads its part of a bundle."""
 MEMORY = 150.0
 """The most megabytes that a worker may use before it loads its part."""
-TELL = "; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+TELL = "; print(next(int(line.split()[1]) / 1000 for line in open('/proc/self/status') if 'VmHWM' in line))"
+"""Prints the largest resident memory; ``ru_maxrss`` would be at least that of the process that starts it."""
 
 
 @dataclass(frozen=True)
