@@ -25,7 +25,7 @@ WORKER = (
 """Everything that `cloven worker` imports before it loads its part of a bundle."""
 MEMORY = 150.0
 """The most megabytes that a worker may use before it loads its part."""
-TELL = "; print(next(int(line.split()[1]) / 1000 for line in open('/proc/self/status') if 'VmHWM' in line))"
+TELL = "; print(next(int(line.split()[1]) * 1024 / 1e6 for line in open('/proc/self/status') if 'VmHWM' in line))"
 """Prints the largest resident memory; ``ru_maxrss`` would be at least that of the process that starts it."""
 
 
