@@ -42,14 +42,16 @@ from cloven.attacks.knowledge import Knowledge, Reconstructor, in_memory
 from cloven.attacks.layers import Chain, ConvT, ReLU, build
 from cloven.attacks.residual import Residual
 from cloven.auditing.features import features
+from cloven.files import cache_dir
 from cloven.graph.graph import Graph
+from cloven.rows import all_rows
 from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
 from cloven.score import psnr, ssim
 from cloven.threads import keep_memory
 from cloven.zoo.datasets import load
 from cloven.zoo.images import Images, test_half
-from cloven.zoo.training import cache_dir, fit, seeded
+from cloven.zoo.training import fit, seeded
 
 NAME = "he2019"
 BOUNDED, BOUND = "relu22", 6.0
@@ -170,7 +172,7 @@ def ours(graph: Graph, cut: Cut, images: Tensor, attack: BatchedAttack) -> tuple
     keep_memory()
     values, sets = {graph: {graph.find(cut.name): "z"}}, {"auxiliary": images}
     found, _ = features(values, sets, budget=2**60, precision="float32", shelf=None, others={})
-    captured = found.kept["z/auxiliary"]
+    captured = all_rows(found.kept["z/auxiliary"])
     knowledge = Knowledge(tuple(images.shape[1:]), images, in_memory(captured))
     learned = attack.fit(knowledge, generator=torch.Generator().manual_seed(0))
     assert isinstance(learned, Reconstructor)

@@ -27,13 +27,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.attacks.shapes import ShapeGuess, infer
+from cloven.files import cache_dir
 from cloven.graph.graph import Graph
 from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.datasets import load
 from cloven.zoo.models import NORMALISATION
 from cloven.zoo.named import make, usual
-from cloven.zoo.training import cache_dir, seeded, trained
+from cloven.zoo.training import seeded, trained
 
 Numbers = NDArray[np.float32]
 

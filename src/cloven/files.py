@@ -36,6 +36,16 @@ _LONG_KEY = re.compile(rf"(?<![\w-]){_KEY}(?:\.[ \t]*+{_KEY}){{{DEPTH},}}+")
 """A dotted key with too many parts; tomllib keeps every prefix of a key, so that a long one takes gigabytes."""
 
 
+def cache_dir() -> Path:
+    """Return the folder for what can be made again, such as trained models.
+
+    It is $CLOVEN_CACHE, else $XDG_CACHE_HOME/cloven, else ~/.cache/cloven.
+    """
+    if own := os.environ.get("CLOVEN_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cloven"
+
+
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading, without waiting for the other end of a pipe or opening a device.
 

@@ -20,6 +20,7 @@ import cloven
 from cloven.attacks import Knowledge, LabelReader, Reconstructor, in_memory, needed
 from cloven.auditing.finding import CellResult
 from cloven.errors import ClovenError
+from cloven.rows import all_rows
 from cloven.zoo.models import build
 from tests.attacks.problems import blobs, front, generator
 from tests.auditing.small import small
@@ -280,7 +281,7 @@ class TestAudit:
         knowledge = Cell(made.seen(0), Inversion()).given(material)
 
         assert knowledge.pairs is not None
-        assert knowledge.pairs.images.data_ptr() == material.tensors["auxiliary"].data_ptr()
+        assert all_rows(knowledge.pairs.images).data_ptr() == all_rows(material.images["auxiliary"]).data_ptr()
         with pytest.raises(AssertionError):
             knowledge.pairs.first(1)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 import cloven
 from cloven.attacks import Decoder, Knowledge, LabelReader, Nearest, Reconstructor, Residual, needed
 from cloven.partition.transform import Transform, Transforms
+from cloven.rows import all_rows
 from cloven.zoo.datasets import load
 
 
@@ -117,7 +118,7 @@ class MeanImage:
 
     def fit(self, knowledge: Knowledge, *, generator: torch.Generator, device: str) -> Reconstructor:
         """Return a function that ignores the captured tensors."""
-        mean = needed(knowledge.auxiliary, "MeanImage", "images").mean(0).mul(self.gain).clamp(0, 1)
+        mean = all_rows(needed(knowledge.auxiliary, "MeanImage", "images")).mean(0).mul(self.gain).clamp(0, 1)
         return lambda captured: mean.expand(len(captured[0]), *mean.shape)
 
 

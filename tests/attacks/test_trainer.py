@@ -27,6 +27,7 @@ from cloven.attacks.screen import Screen
 from cloven.attacks.ssim_loss import ssim_loss
 from cloven.attacks.trainer import CPU, Fitting, Machine, Trainee, Training, TrainingSchedule, order, train
 from cloven.errors import ClovenError
+from cloven.rows import all_rows
 from cloven.score import ssim
 from tests.attacks.problems import blobs, front, generator, paired, pairs_of, problem
 
@@ -234,7 +235,7 @@ def test_the_order_of_the_pairs_depends_on_seed_and_epoch_alone() -> None:
 
 def test_held_out_pairs_do_not_train() -> None:
     pairs = problem(100)
-    images = pairs_of(pairs).images.clone()
+    images = all_rows(pairs_of(pairs).images).clone()
     images[90:] = 0.0
     changed = replace(pairs, auxiliary=images)
     attack = Residual(epochs=1, widths=(4,), held_out=0.1)

@@ -27,6 +27,7 @@ from cloven.attacks.rmle import RMLE
 from cloven.attacks.trainer import Fitting, Machine, train
 from cloven.auditing.suite import AttackSuite
 from cloven.errors import ClovenError
+from cloven.rows import all_rows
 from tests.attacks.problems import blobs, classes, front, generator, paired, pairs_of, problem
 
 QUICK = Residual(epochs=3, widths=(4,))
@@ -199,7 +200,7 @@ def test_descent_takes_images_of_any_size(side: tuple[int, int]) -> None:
 
 def test_augmentation_finds_images_that_are_flipped_ones_of_those_at_hand() -> None:
     knowledge = problem(60)
-    flipped = pairs_of(knowledge).images.flip(3)
+    flipped = all_rows(pairs_of(knowledge).images).flip(3)
     plain, more = (learned(attack, knowledge) for attack in (Nearest(), Augmented(Nearest(), copies=12, shift=0.0)))
 
     assert error(plain(front(flipped)), flipped) > 0.01
@@ -219,26 +220,26 @@ def test_copies_are_pairs_and_the_first_of_each_image_is_as_it_was_captured() ->
     assert noisy.pairs is not None
     captured, images = known.pairs.first()
 
-    same = torch.tensor([any(torch.equal(a, b) for b in noisy.pairs.images) for a in images])
+    same = torch.tensor([any(torch.equal(a, b) for b in all_rows(noisy.pairs.images)) for a in images])
     assert len(images) == 120
-    assert torch.equal(images[:30], noisy.pairs.images[:30])
+    assert torch.equal(images[:30], all_rows(noisy.pairs.images)[:30])
     assert torch.equal(captured[0][:30], noisy.pairs.first(30)[0][0])
     assert torch.allclose(captured[0][30:60], front(images[30:60])[0])
     assert same.sum() < 60
     again = augmented(noisy, Augmented(Seen(epochs=1), copies=3))
     assert again.pairs is not None
-    assert torch.equal(again.pairs.images, images)
+    assert torch.equal(all_rows(again.pairs.images), images)
 
 
 def test_the_last_pairs_are_copies_of_the_last_images_alone() -> None:
     knowledge = problem(40)
     assert knowledge.auxiliary is not None
-    marked = knowledge.auxiliary.clone()
+    marked = all_rows(knowledge.auxiliary).clone()
     marked[-2:] = 1.0
     known = augmented(replace(knowledge, auxiliary=marked), Augmented(Seen(epochs=1), copies=4))
     assert known.auxiliary is not None
 
-    white = (known.auxiliary == 1).flatten(1).all(1)
+    white = (all_rows(known.auxiliary) == 1).flatten(1).all(1)
     assert white.nonzero()[:, 0].tolist() == list(range(152, 160))
 
 
@@ -248,7 +249,7 @@ def test_classes_of_copies_are_the_models() -> None:
 
     assert known.auxiliary is not None
     assert known.classes is not None
-    assert torch.equal(known.classes, deep_classes(known.auxiliary))
+    assert torch.equal(known.classes, deep_classes(all_rows(known.auxiliary)))
     assert not torch.equal(known.classes[30:60], knowledge.classes[:30])  # type: ignore[index]
     assert augmented(knowledge, Augmented(Blind(epochs=1))).classes is None
     with pytest.raises(ClovenError, match="probe needs the classes"):
@@ -282,7 +283,7 @@ def test_copies_are_flipped_and_shifted_with_mirrored_borders() -> None:
     windows = [padded[:, :, i : i + 4, j : j + 4] for i in range(3) for j in range(3)]
     allowed = torch.cat([flipped for w in windows for flipped in (w, w.flip(3))])
 
-    found = torch.stack([(one == allowed).flatten(1).all(1) for one in shown])
+    found = torch.stack([(one == allowed).flatten(1).all(1) for one in all_rows(shown)])
     assert found.any(1).all()
     assert found.any(0).all()
 

@@ -23,16 +23,18 @@ from cloven.auditing.given import audit
 from cloven.auditing.material import ImageSets, prepare
 from cloven.auditing.pipeline import vector_chain
 from cloven.errors import ClovenError
+from cloven.files import cache_dir
 from cloven.graph.graph import Graph
 from cloven.papers.s1.setup import decoder
 from cloven.partition.compiler import divide
 from cloven.partition.observe import Observation, seen_on
 from cloven.partition.vertical import Vertical
+from cloven.rows import all_rows
 from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.datasets import load
 from cloven.zoo.images import Images, split
-from cloven.zoo.training import EPOCHS, cache_dir, trained
+from cloven.zoo.training import EPOCHS, trained
 from tests.cli.conftest import Run, cloven
 
 __all__ = ["cloven"]
@@ -130,7 +132,7 @@ def test_what_was_captured_is_what_a_simulation_hears(simulated: Simulated, pair
         (found,) = everything(material.captured(recorded, of))
         assert torch.equal(computed, found)
     assert recorded.bytes == simulated.seen.bytes == 4704
-    check_answers(material.tensors["classes"], recorded.logits)
+    check_answers(material.classes["victims"], recorded.logits)
 
 
 def test_an_audit_of_a_plain_link_finds_what_the_simulated_one_finds(
@@ -247,7 +249,7 @@ def test_ciphertext_becomes_numbers_from_0_to_1(simulated: Simulated, tmp_path: 
     found = read(folder)
 
     assert found.bytes == 32
-    assert torch.equal(found.tensors["victims"][0], ciphertext[100:] / 255)
+    assert torch.equal(all_rows(found.tensors["victims"][0]), ciphertext[100:] / 255)
     assert [s.dtype for s in found.seen] == ["uint8"]
 
 
@@ -306,7 +308,7 @@ def test_rows_are_joined_by_input_and_what_has_no_partner_is_counted(
     lost = {int(i) for i in order[155:]}
     kept = [i for i in range(2, 160) if i not in lost]
     expected = torch.stack([captured["0"][i] for i in kept if i >= 100])
-    assert torch.equal(recorded.tensors["victims"][0], expected)
+    assert torch.equal(all_rows(recorded.tensors["victims"][0]), expected)
     assert recorded.victims.sources == tuple(f"input {i + 7}" for i in kept if i >= 100)
     assert torch.equal(recorded.logits, sent["logits"][[i for i in kept if i >= 100]])
     assert recorded.unmatched == {CAPTURED: len(lost - {0, 1}), IMAGES: len({0, 1} - lost)}
@@ -330,8 +332,8 @@ def test_a_message_of_several_shares_is_taken_apart(simulated: Simulated, tmp_pa
     assert [str(s) for s in found.seen] == [
         "0[0:6, 0:14, 0:14]", "2.0[0:2, 0:14, 0:14]", "2.1[0:784]", "10[0:8]",
     ]  # fmt: skip
-    assert torch.equal(found.tensors["auxiliary"][1], captured["0"][:100, :392].reshape(100, 2, 14, 14))
-    assert torch.equal(found.tensors["auxiliary"][2], captured["0"][:100, 392:])
+    assert torch.equal(all_rows(found.tensors["auxiliary"][1]), captured["0"][:100, :392].reshape(100, 2, 14, 14))
+    assert torch.equal(all_rows(found.tensors["auxiliary"][2]), captured["0"][:100, 392:])
 
 
 def test_what_the_tap_writes_is_read(simulated: Simulated, pairs: Path) -> None:

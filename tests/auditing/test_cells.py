@@ -40,6 +40,7 @@ from cloven.partition.horizontal import Horizontal
 from cloven.partition.observe import Observation, Seen, seen_on
 from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
+from cloven.rows import all_rows
 from cloven.runtime.capture import capture
 from cloven.zoo.models import build
 from tests.attacks.problems import paired
@@ -282,7 +283,7 @@ def replaced(change: Callable[[Tensor], Tensor]) -> Material:
     """Return the material with another tensor instead of the one that crosses the first link."""
     made, shared = small(), material()
     name = made.graph.fingerprints[made.seen(0).seen[0].value]
-    mine = {k: change(v) for k, v in shared.features.kept.items() if k.startswith(name)}
+    mine = {k: change(all_rows(v)) for k, v in shared.features.kept.items() if k.startswith(name)}
     kept = {**shared.features.kept, **{k: finite(v) for k, v in mine.items()}}
     broken = {k: 1.0 for k, v in mine.items() if not v.isfinite().all()}
     return replace(shared, features=replace(shared.features, kept=kept, broken=broken))

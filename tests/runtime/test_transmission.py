@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cloven.errors import ClovenError
+from cloven.files import cache_dir
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import divide
 from cloven.partition.data import Data
@@ -26,7 +27,7 @@ from cloven.runtime.transmission import IMAGES, apply, seed_of, seeds_of, sent
 from cloven.zoo.datasets import load
 from cloven.zoo.images import split
 from cloven.zoo.models import build
-from cloven.zoo.training import EPOCHS, cache_dir, trained
+from cloven.zoo.training import EPOCHS, trained
 from tests.models import Recorder
 
 ALL = ("float16", "int8", "topk:0.1", "noise:0.5", "dropout:0.3")

@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cloven.errors import ClovenError
+from cloven.files import cache_dir
 from cloven.zoo import training
 from cloven.zoo.datasets import load
 from cloven.zoo.images import Images, split
 from cloven.zoo.models import build
-from cloven.zoo.training import accuracy, cache_dir, fit, seeded, trained
+from cloven.zoo.training import accuracy, fit, seeded, trained
 from tests.models import logits_of
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, overload
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ from cloven.attacks.provenance import needs_classes, part_label
 from cloven.attacks.residual import Residual
 from cloven.attacks.trainer import CHUNK, Machine, Trainee
 from cloven.attacks.unbatched import begun
+from cloven.rows import Rows, StoredRows, all_rows
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _order(count: int, copies: int) -> tuple[Tensor, Tensor]:
     return source, copy
 
 
-def moved(images: Tensor, source: Tensor, changed: Tensor, shift: float, seed: int) -> Tensor:
+def moved(images: Rows, source: Tensor, changed: Tensor, shift: float, seed: int) -> Rows:
     """Return copies ``(m, C, H, W)`` of the images ``source`` ``(m,)``; the ``changed`` are flipped and shifted."""
     generator = torch.Generator().manual_seed(seed)
     height, width = images.shape[2:]
@@ -96,12 +97,45 @@ def moved(images: Tensor, source: Tensor, changed: Tensor, shift: float, seed: i
     down, right = ((offsets * shift * torch.tensor([[height], [width]])).round().long() * changed).unbind()
     lines, columns = _mirrored(height, down), _mirrored(width, right)
     columns = torch.where(flipped[:, None], columns.flip(1), columns)
-    made = images.new_empty(len(source), *images.shape[1:])
-    for index in torch.arange(len(source)).split(CHUNK):
-        chosen = rows(images, source[index])
-        high = lines[index][:, None, :, None].expand(chosen.shape)
-        made[index] = chosen.gather(2, high).gather(3, columns[index][:, None, None, :].expand(chosen.shape))
-    return made
+    moving = _Moved(images, source, lines, columns)
+    return moving if isinstance(images, StoredRows) else all_rows(moving)
+
+
+@dataclass(frozen=True, eq=False)
+class _Moved:
+    """Copies of the images ``source`` ``(m,)``, each of which shows some lines and columns ``(m, side)``."""
+
+    images: Rows
+    source: Tensor
+    lines: Tensor
+    columns: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((len(self), *self.images.shape[1:]))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.images.dtype
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @overload
+    def __getitem__(self, index: Tensor) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> _Moved: ...
+    def __getitem__(self, index: Tensor | slice) -> Tensor | _Moved:
+        some_of = (self.source[index], self.lines[index], self.columns[index])
+        if isinstance(index, slice):
+            return _Moved(self.images, *some_of)
+        made = torch.empty((len(index), *self.shape[1:]), dtype=self.dtype)
+        parts = (t.split(CHUNK) for t in some_of)
+        for some, (source, lines, columns) in zip(made.split(CHUNK), zip(*parts, strict=True), strict=True):
+            chosen = rows(self.images, source)
+            high = lines[:, None, :, None].expand(chosen.shape)
+            some.copy_(chosen.gather(2, high).gather(3, columns[:, None, None, :].expand(chosen.shape)))
+        return made
 
 
 def _mirrored(side: int, offset: Tensor) -> Tensor:
@@ -131,7 +165,7 @@ class _Passed:
 
     pairs: Pairs
     front: Front
-    images: Tensor
+    images: Rows
     source: Tensor
     changed: Tensor
 

@@ -31,6 +31,7 @@ from cloven.attacks.residual import Residual
 from cloven.attacks.tile_search import Tile, locate
 from cloven.attacks.trainer import CHUNK, ClosedForm, DescribedReconstructor, Learned, Machine, Trainee, Training
 from cloven.errors import ClovenError
+from cloven.rows import mean_row
 
 
 def tiles_of(attack: str, pairs: Pairs) -> tuple[Tile, ...]:
@@ -176,7 +177,7 @@ def _hull(sides: Sequence[slice]) -> slice:
 
 
 def _mean(tiles: Sequence[Tile], pairs: Pairs) -> Callable[[list[Tensor]], Tensor]:
-    mean = pairs.images.float().mean(0, keepdim=True)
+    mean = mean_row(pairs.images)[None]
     return lambda captured: pasted(tiles, captured, mean.expand(len(captured[0]), -1, -1, -1))
 
 

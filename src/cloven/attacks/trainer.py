@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -446,7 +447,7 @@ class Fitting:
         self.network.eval()
         losses = []
         with torch.no_grad():
-            for index in rest.split(CHUNK):
+            for index in chunked(self.pairs.captured, rest):
                 captured, images = self.pairs.take(index)
                 made, wanted = self._made(captured), self.wanted(index, images).to(self.machine.device)
                 losses.append(torch.vmap(self.loss)(made[:, None], wanted[:, None]).cpu())
@@ -486,13 +487,18 @@ class Fitting:
         return Rebuilt(self.network.eval(), self.machine, training=training)
 
 
-CHUNK = 256
-"""The number of images on which a network is run at a time in inference."""
+CHUNK, NUMBERS = 256, 2**26
+"""The number of images on which a network is run at a time in inference, and the most captured numbers of these."""
+
+
+def chunked(captured: CapturedTensors, rows: Tensor) -> tuple[Tensor, ...]:
+    """Return rows ``(n,)`` of captured tensors in parts: `CHUNK` at a time, fewer if these are large."""
+    return torch.split(rows, max(1, min(CHUNK, NUMBERS // max(1, sum(map(prod, captured.shapes))))))
 
 
 def over(captured: CapturedTensors, read: Callable[[list[Tensor]], Tensor]) -> Tensor:
-    """Return the results ``(n, ...)`` of ``read`` for all rows of captured tensors, `CHUNK` at a time."""
-    return torch.cat([read(captured.take(index)) for index in torch.arange(len(captured)).split(CHUNK)])
+    """Return the results ``(n, ...)`` of ``read`` for all rows of captured tensors, some at a time."""
+    return torch.cat([read(captured.take(index)) for index in chunked(captured, torch.arange(len(captured)))])
 
 
 @dataclass(frozen=True, eq=False)

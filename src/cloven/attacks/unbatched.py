@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from cloven.attacks.knowledge import Knowledge, LabelReader, Pairs, Reconstructo
 from cloven.attacks.provenance import name_of
 from cloven.attacks.trainer import Learned, Machine, Trainee, Training
 from cloven.errors import ClovenError, one_line
+from cloven.rows import all_rows
 
 
 def begun(attack: Attack, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Trainee:
@@ -65,7 +66,9 @@ class Unbatched:
         graphics = [self.machine.device] if self.machine.device.startswith("cuda") else []
         with _explained(self.attack, "fit"), torch.random.fork_rng(graphics):
             torch.manual_seed(self.generator.initial_seed())
-            made = self.attack.fit(self.knowledge, generator=self.generator, device=self.machine.device)
+            images = self.knowledge.auxiliary
+            known = replace(self.knowledge, auxiliary=None if images is None else all_rows(images))
+            made = self.attack.fit(known, generator=self.generator, device=self.machine.device)
         self.machine.wait()
         said = getattr(made, "training", None)
         taken = said if isinstance(said, Training) else Training(None, round(self.machine.seconds() - start, 3))

@@ -17,25 +17,21 @@ from torch import Tensor
 
 from cloven.auditing.selection import apart, distinct
 from cloven.errors import ClovenError, check_type, path_of, whole_number
-from cloven.files import read_tensors
 from cloven.graph.box import Shape, count, whole
 from cloven.graph.graph import Graph
 from cloven.partition.observe import Observation, Seen, View
 from cloven.partition.program import Link, Program
+from cloven.row_files import StoredArray, stored_tensors
+from cloven.rows import Rows, StoredRows, all_rows, chunks, in_memory, permuted
 from cloven.runtime.torch_engine import evaluate
 from cloven.threads import one_thread, repeatable
-from cloven.zoo.images import Images
+from cloven.zoo.images import Images, is_large
 
 CAPTURED, IMAGES = "captured.safetensors", "images.safetensors"
 FORMAT = "1"
 SIZES = {"float32": 4, "uint8": 1}
 """Bytes of one captured number: a float on a plain link, a byte of ciphertext on a protected link."""
-SENT = {
-    "input": (torch.int64, 1),
-    "image": (torch.uint8, 4),
-    "auxiliary": (torch.bool, 1),
-    "logits": (torch.float32, 2),
-}
+SENT = {"input": ("int64", 1), "image": ("uint8", 4), "auxiliary": ("bool", 1), "logits": ("float32", 2)}
 """The tensors of ``images.safetensors``: type and number of axes."""
 LEAST = {"auxiliary": 2, "victim": 20}
 """The smallest numbers of images for training an attack and for scoring it."""
@@ -55,8 +51,8 @@ class Capture:
         session: the session that was recorded.
         payload: the number of bytes that the tap recorded.
         shaped: whether the shapes of the messages are known; if not, each message is a vector.
-        tensors: for each set of images, a float32 tensor ``(n, *shape)`` for each of ``seen``: the numbers
-            themselves, or, for a protected link, the bytes of ciphertext divided by 255.
+        tensors: for each set of images, float32 rows ``(n, *shape)`` for each of ``seen``: the numbers, or, for a
+            protected link, the bytes of ciphertext divided by 255. Large ones are read when they are used.
         auxiliary: the attacker's own images.
         victims: the images that are scored.
         selection: further images of the attacker, which no attack is trained on; None if all are used for training.
@@ -72,7 +68,7 @@ class Capture:
     session: str
     payload: int
     shaped: bool
-    tensors: Mapping[str, tuple[Tensor, ...]] = field(repr=False)
+    tensors: Mapping[str, tuple[Rows, ...]] = field(repr=False)
     auxiliary: Images = field(repr=False)
     victims: Images = field(repr=False)
     selection: Images | None = field(repr=False)
@@ -106,7 +102,7 @@ class Capture:
         parts = [[value, s.share, s.dtype] for value, s in zip(self.prints, self.seen, strict=True)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def values(self) -> dict[str, Tensor]:
+    def values(self) -> dict[str, Rows]:
         """Return what was captured, by the names that `Material` uses: ``FINGERPRINT/victims`` ..."""
         named = ((of, zip(self.prints, tensors, strict=True)) for of, tensors in self.tensors.items())
         return {f"{value}/{of}": tensor for of, pairs in named for value, tensor in pairs}
@@ -120,12 +116,16 @@ Observed = Observation | Capture
 class _File:
     path: Path
     metadata: Mapping[str, str]
-    tensors: Mapping[str, Tensor]
+    arrays: Mapping[str, StoredArray]
 
     @property
     def ordinals(self) -> list[str]:
         """The numbers of the messages that were captured for each image, in order."""
-        return sorted((name for name in self.tensors if name.isdecimal()), key=int)
+        return sorted((name for name in self.arrays if name.isdecimal()), key=int)
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a small tensor, in memory."""
+        return torch.from_numpy(self.arrays[name][:])
 
 
 def read_capture(
@@ -157,7 +157,7 @@ def read_capture(
     capture = read(place, shapes, queries=queries, victims=victims)
     graph = program.model or program.graph
     with one_thread(), repeatable():
-        made = evaluate(graph, capture.victims.tensor(), [graph.output])[graph.output]
+        made = evaluate(graph, capture.victims.rows(), [graph.output])[graph.output]
     check_answers(made.argmax(1), capture.logits)
     return (replace(capture, graph=graph),)
 
@@ -170,7 +170,8 @@ def holding_back(capture: Capture) -> Capture:
     """
     training, selection = apart(capture.auxiliary.digests(), [], capture.victims.digests())
     own = capture.tensors["auxiliary"]
-    tensors = {"auxiliary": tuple(z[training] for z in own), "selection": tuple(z[selection] for z in own)}
+    chosen = {"auxiliary": torch.tensor(training), "selection": torch.tensor(selection)}
+    tensors = {of: tuple(permuted(z, index) for z in own) for of, index in chosen.items()}
     return replace(
         capture,
         tensors={**capture.tensors, **tensors},
@@ -231,8 +232,8 @@ def read(
     problems += [*_wrong(sent, SENT)] if sent else []
     if problems or wire is None or sent is None:
         raise ClovenError(problems)
-    rows = _joined(wire.tensors["input"], sent.tensors["input"])
-    own = sent.tensors["auxiliary"][rows[:, 1]]
+    rows = _joined(wire.tensor("input"), sent.tensor("input"))
+    own = sent.tensor("auxiliary")[rows[:, 1]]
     chosen = {"auxiliary": rows[own][:queries], "victims": rows[~own][:victims]}
     scored = len(chosen["victims"])
     chosen["victims"] = chosen["victims"][distinct(_images(sent, chosen["victims"][:, 1]).digests())]
@@ -256,10 +257,10 @@ def read(
         for i, shape in enumerate(parts):
             value = name if len(parts) == 1 else f"{name}.{i}"
             seen.append(Seen(value, whole(shape), "uint8" if protected else "float32"))
-    tensors: dict[str, tuple[Tensor, ...]] = {}
-    for of, picked in chosen.items():
-        taken = [_parts(wire.tensors[name][picked[:, 0]], pieces[name]) for name in pieces]
-        tensors[of] = tuple(chain.from_iterable(taken))
+    tensors = {
+        of: tuple(chain.from_iterable(_parts(wire.arrays[name], picked[:, 0], pieces[name]) for name in pieces))
+        for of, picked in chosen.items()
+    }
     return Capture(
         seen=tuple(seen),
         link=(source, target),
@@ -271,11 +272,8 @@ def read(
         auxiliary=images["auxiliary"],
         victims=images["victims"],
         selection=images.get("selection"),
-        logits=sent.tensors["logits"][chosen["victims"][:, 1]],
-        unmatched={
-            CAPTURED: len(wire.tensors["input"]) - len(rows),
-            IMAGES: len(sent.tensors["input"]) - len(rows),
-        },
+        logits=sent.tensor("logits")[chosen["victims"][:, 1]],
+        unmatched={CAPTURED: len(wire.arrays["input"]) - len(rows), IMAGES: len(sent.arrays["input"]) - len(rows)},
         copies=scored - len(chosen["victims"]),
     )
 
@@ -283,41 +281,39 @@ def read(
 def _opened(path: Path, problems: list[str]) -> _File | None:
     """Return a file; None if it cannot be read, with the reason appended to ``problems``."""
     try:
-        return _File(path, *read_tensors(path, "pt"))
+        return _File(path, *stored_tensors(path))
     except ClovenError as error:
         made = "`cloven tap --read` writes it" if path.name == CAPTURED else "the operator of the system writes it"
         problems.append(f"{error}; {made}")
         return None
 
 
-def _wrong(file: _File, expected: Mapping[str, tuple[torch.dtype, int]]) -> Iterator[str]:
+def _wrong(file: _File, expected: Mapping[str, tuple[str, int]]) -> Iterator[str]:
     """Yield each violation of the file format."""
-    path, tensors = file.path, file.tensors
+    path, arrays = file.path, file.arrays
     if (found := file.metadata.get("format")) != FORMAT:
         yield f"{path} has format {found!r}; expected {FORMAT!r}: write it again with this version of cloven"
     for name, (dtype, axes) in expected.items():
-        if name not in tensors:
-            yield f"{path} holds no tensor {name!r}; it holds {', '.join(sorted(tensors)) or 'none'}"
-        elif (tensors[name].dtype, tensors[name].ndim) != (dtype, axes):
-            got = f"{tensors[name].dtype} of shape {tuple(tensors[name].shape)}"
+        if name not in arrays:
+            yield f"{path} holds no tensor {name!r}; it holds {', '.join(sorted(arrays)) or 'none'}"
+        elif (arrays[name].dtype.name, arrays[name].ndim) != (dtype, axes):
+            got = f"{arrays[name].dtype.name} of shape {arrays[name].shape}"
             yield f"{path}: {name!r} is {got}; expected {dtype} with {axes} axes"
-        elif len(tensors[name]) != len(tensors.get("input", tensors[name])):
-            yield f"{path}: {name!r} has {len(tensors[name])} rows; 'input' has {len(tensors['input'])}"
-        elif name == "input" and len(tensors[name].unique()) != len(tensors[name]):
+        elif len(arrays[name]) != len(arrays.get("input", arrays[name])):
+            yield f"{path}: {name!r} has {len(arrays[name])} rows; 'input' has {len(arrays['input'])}"
+        elif name == "input" and len(file.tensor(name).unique()) != len(arrays[name]):
             yield f"{path}: some input numbers occur more than once; expected one row per image"
 
 
 def _wrong_wire(wire: _File) -> Iterator[str]:
     said = wire.metadata
-    dtype = torch.uint8 if said.get("protected") == "yes" else torch.float32
-    yield from _wrong(wire, {"input": (torch.int64, 1), **dict.fromkeys(wire.ordinals, (dtype, 2))})
+    dtype = "uint8" if said.get("protected") == "yes" else "float32"
+    yield from _wrong(wire, {"input": ("int64", 1), **dict.fromkeys(wire.ordinals, (dtype, 2))})
     if not wire.ordinals:
         yield f"{wire.path} holds no messages (tensors named 0, 1, ...); nothing was captured on this link"
-    if strange := sorted(set(wire.tensors) - {"input", *wire.ordinals}):
+    if strange := sorted(set(wire.arrays) - {"input", *wire.ordinals}):
         yield f"{wire.path} holds {', '.join(strange)}; expected input and messages named 0, 1, ..."
-    if empty := [
-        name for name in wire.ordinals if wire.tensors[name].ndim == 2 and not wire.tensors[name].shape[1]
-    ]:
+    if empty := [name for name in wire.ordinals if wire.arrays[name].ndim == 2 and not wire.arrays[name].shape[1]]:
         yield f"{wire.path}: messages {', '.join(empty)} hold no numbers"
     if said.get("protected") not in ("yes", "no"):
         yield f"{wire.path}: protected is {said.get('protected')!r}; expected yes or no"
@@ -337,7 +333,7 @@ def _joined(captured: Tensor, sent: Tensor) -> Tensor:
 def _pieces(wire: _File, shapes: MessageShapes, problems: list[str]) -> dict[str, Sequence[Shape]]:
     """Return the shapes of the shares in each message: those given, for all messages or for none; else a vector."""
     names, given = wire.ordinals, {str(ordinal): pieces for ordinal, pieces in shapes.items()}
-    held = {name: wire.tensors[name].shape[1] for name in names}
+    held = {name: wire.arrays[name].shape[1] for name in names}
     if given and set(given) != set(names):
         problems.append(
             f"shapes are given for messages {', '.join(given)}, but messages {', '.join(names)} were captured: "
@@ -357,7 +353,7 @@ def _too_few(chosen: Mapping[str, Tensor], wire: _File, sent: _File, joined: int
         if len(chosen[name]) < LEAST[kind]:
             yield (
                 f"{len(chosen[name])} {kind} images were both sent and captured; expected {LEAST[kind]} or more "
-                f"({len(wire.tensors['input'])} inputs were captured, {len(sent.tensors['input'])} sent, "
+                f"({len(wire.arrays['input'])} inputs were captured, {len(sent.arrays['input'])} sent, "
                 f"{joined} are in both)"
             )
 
@@ -365,23 +361,35 @@ def _too_few(chosen: Mapping[str, Tensor], wire: _File, sent: _File, joined: int
 def _not_finite(wire: _File, chosen: Mapping[str, Tensor]) -> Iterator[str]:
     rows = torch.cat(list(chosen.values()))[:, 0]
     for name in wire.ordinals:
-        if bad := int((~wire.tensors[name][rows].isfinite()).any(1).sum()):
+        bad = 0
+        for chunk in chunks(StoredRows(wire.arrays[name].take(rows.numpy())), READ):
+            bad += int((~chunk.isfinite()).any(1).sum())
+        if bad:
             yield f"{wire.path}: message {name} holds NaN or infinite numbers in {bad} rows; capture it again"
 
 
-def _parts(message: Tensor, shapes: Sequence[Shape]) -> Iterator[Tensor]:
-    """Yield the float32 shares ``(n, *shape)`` of a message ``(n, numbers)``; bytes are divided by 255."""
-    for shape, part in zip(shapes, message.split([prod(shape) for shape in shapes], 1), strict=True):
-        yield (part.to(torch.float32) / 255 if part.dtype == torch.uint8 else part).reshape(-1, *shape)
+def _parts(message: StoredArray, rows: Tensor, shapes: Sequence[Shape]) -> Iterator[Rows]:
+    """Yield the float32 shares ``(n, *shape)`` in rows of a message ``(m, numbers)``; bytes are divided by 255."""
+    first = 0
+    for shape in shapes:
+        part = StoredRows(StoredArray(message.file.part(first, shape), rows.numpy()))
+        yield all_rows(part) if in_memory(part.shape) else part
+        first += prod(shape)
 
 
 def _images(sent: _File, rows: Tensor) -> Images:
-    sources = tuple(f"input {number}" for number in sent.tensors["input"][rows].tolist())
-    return Images("sent over the link", sent.tensors["image"][rows].numpy(), None, (), sources)
+    sources = tuple(f"input {number}" for number in sent.tensor("input")[rows].tolist())
+    pixels = sent.arrays["image"].take(rows.numpy())
+    return Images("sent over the link", pixels if is_large(pixels.shape) else pixels[:], None, (), sources)
 
 
-def digest(tensor: Tensor) -> str:
+def digest(rows: Rows) -> str:
     """Return a hash of a tensor's shape and numbers."""
-    found = hashlib.sha256(repr(tuple(tensor.shape)).encode())
-    found.update(tensor.contiguous().numpy().tobytes())
+    found = hashlib.sha256(repr(tuple(rows.shape)).encode())
+    for chunk in chunks(rows, READ):
+        found.update(chunk.contiguous().numpy().tobytes())
     return found.hexdigest()
+
+
+READ = 64
+"""The number of rows that are hashed or checked at a time."""

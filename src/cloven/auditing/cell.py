@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import JsonValue, TypeAdapter
 from torch import Tensor
@@ -19,7 +20,7 @@ from cloven.attacks.attack import Attack
 from cloven.attacks.knowledge import Knowledge, LabelReader, Shape
 from cloven.attacks.provenance import is_white_box, label_of, name_of, settings_of, uses_pairs
 from cloven.attacks.shapes import ShapeGuess
-from cloven.attacks.trainer import CPU, Learned, Machine, over, train
+from cloven.attacks.trainer import CHUNK, CPU, DescribedReconstructor, Learned, Machine, chunked, over, train
 from cloven.attacks.unbatched import begun
 from cloven.auditing.captured import Observed
 from cloven.auditing.features import Shares, broken
@@ -34,9 +35,12 @@ from cloven.auditing.material import Material, places
 from cloven.auditing.model_access import front_of, query_of, rear_of
 from cloven.auditing.ranges import leakages, ranges
 from cloven.errors import ClovenError
-from cloven.graph.box import hull
+from cloven.files import cache_dir
+from cloven.graph.box import Shape, hull
 from cloven.partition.observe import Observation
 from cloven.partition.program import image_part
+from cloven.row_files import stored, temporary
+from cloven.rows import Rows, StoredRows, chunks, in_memory
 from cloven.score.agreement import agreement, kappa
 from cloven.score.baselines import Baseline, best, shuffled_baseline
 from cloven.score.identification import identified
@@ -126,9 +130,9 @@ class Cell:
         white_box = is_white_box(self.attack)
         return Knowledge(
             material.classifier.input.shape,
-            auxiliary=material.tensors["auxiliary"][:count],
+            auxiliary=material.images["auxiliary"][:count],
             captured=captured,
-            classes=material.tensors["answers"][:count],
+            classes=material.classes["auxiliary"][:count],
             observed=self._captured(material, "victims"),
             query=query_of(self.observation, captured, material, self.recorded),
             front=front_of(self.observation, captured) if white_box else None,
@@ -210,7 +214,7 @@ def attacks(cells: Sequence[Cell], material: Material, checkpoints: Path | None 
 def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained: float) -> Outcome:
     start = time.perf_counter()
     captured = cell._captured(material, "victims")
-    victims, classes = material.tensors["victims"], material.tensors["classes"]
+    victims, classes = material.images["victims"], material.classes["victims"]
     made, guessed = _answered(cell, captured, learned, material)
     shuffled = shuffled_baseline(victims, classes, victims if made is None else made, guessed, seed=cell.seed)
     baselines, judge = (*material.baselines, shuffled), material.judge
@@ -234,7 +238,7 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
         key=key,
         seed=cell.seed,
         attack=label_of(cell.attack),
-        pairs=(cell.pairs or len(material.tensors["auxiliary"])) if uses_pairs(cell.attack) else 0,
+        pairs=(cell.pairs or len(material.images["auxiliary"])) if uses_pairs(cell.attack) else 0,
         victims=len(victims),
         parameters=learned.parameters,
         observation_bytes=cell.observation.bytes,
@@ -242,7 +246,7 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
         baselines=guesses,
         leakage=leakages(found, guesses),
         inside=InsideScores(**asdict(inside(made, victims, region))) if made is not None and region else None,
-        held_out=_held_out(cell, learned, material) if "selection" in material.tensors else None,
+        held_out=_held_out(cell, learned, material) if "selection" in material.images else None,
         training=_training(cell, learned),
         notes=(*learned.notes, *_notes(captured)),
         wall_seconds=round(trained + time.perf_counter() - start, 3),
@@ -256,11 +260,11 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
     )
 
 
-def _answered(cell: Cell, captured: Shares, learned: Learned, material: Material) -> tuple[Tensor | None, Tensor]:
+def _answered(cell: Cell, captured: Shares, learned: Learned, material: Material) -> tuple[Rows | None, Tensor]:
     """Return the reconstructions, rounded to 8-bit pixels, and the classes; a label reader makes only classes.
 
     Raises:
-        ClovenError: for classes that the model does not have, and for pixels that are not finite.
+        ClovenError: for classes that the model does not have, and as `_reconstructed`.
     """
     if isinstance(learned, LabelReader):
         read = over(captured, learned.classify)
@@ -270,21 +274,39 @@ def _answered(cell: Cell, captured: Shares, learned: Learned, material: Material
                 f"{label_of(cell.attack)} read class {wrong[0]}; expected classes from 0 to {number - 1}"
             )
         return None, read
-    made = over(captured, learned)
-    if not all(map(math.isfinite, made.aminmax())):
-        raise ClovenError(
-            f"{label_of(cell.attack)} reconstructed NaN or infinite pixels: its training diverged; "
-            "lower its learning rate"
-        )
-    made = quantise(made)
+    made = _reconstructed(cell, captured, learned, material.classifier.input.shape)
     return made, material.classify(made)
+
+
+def _reconstructed(cell: Cell, captured: Shares, learned: DescribedReconstructor, image: Shape) -> Rows:
+    """Return the reconstructions, rounded to 8-bit pixels; many are in a temporary file.
+
+    Raises:
+        ClovenError: for pixels that are not finite.
+    """
+
+    def read(tensors: list[Tensor]) -> Tensor:
+        made = learned(tensors)
+        if not all(map(math.isfinite, made.aminmax())):
+            raise ClovenError(
+                f"{label_of(cell.attack)} reconstructed NaN or infinite pixels: its training diverged; "
+                "lower its learning rate"
+            )
+        return quantise(made)
+
+    if in_memory((len(captured), *image)):
+        return over(captured, read)
+    file = temporary((len(captured), *image), np.uint8, cache_dir())
+    for index in chunked(captured, torch.arange(len(captured))):
+        file.write(int(index[0]), read(captured.take(index)).mul_(255).round_().to(torch.uint8).numpy())
+    return StoredRows(stored(file))
 
 
 def _held_out(cell: Cell, learned: Learned, material: Material) -> HeldOut:
     """Return the scores on held-out pairs, which are computed after those of the victims and do not change them."""
-    images = material.tensors["selection"]
+    images = material.images["selection"]
     made, guessed = _answered(cell, cell._captured(material, "selection"), learned, material)
-    agreed = float(agreement(guessed, material.tensors["selection_classes"]).double().mean())
+    agreed = float(agreement(guessed, material.classes["selection"]).double().mean())
     likeness = None if made is None else float(ssim(made, images).mean())
     return HeldOut(images=len(images), ssim=likeness, agreement=agreed)
 
@@ -321,14 +343,15 @@ def _number(text: str) -> int:
     return int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
 
 
-def _samples(scores: Tensor, victims: Tensor, made: Tensor) -> dict[str, Tensor]:
+def _samples(scores: Tensor, victims: Rows, made: Rows) -> dict[str, Tensor]:
     """Return the best, median and worst reconstruction by SSIM, and that of the victim image of median contrast.
 
     The last is of the same victim image for all attacks and observations. ``index`` holds the places of the four
     among the victim images, ``originals`` and ``reconstructions`` their 8-bit pixels.
     """
     order = scores.argsort(descending=True)
-    usual = victims.flatten(1).std(1).argsort()[len(victims) // 2]
+    contrast = torch.cat([chunk.flatten(1).std(1) for chunk in chunks(victims, CHUNK)])
+    usual = contrast.argsort()[len(victims) // 2]
     chosen = torch.cat([order[[0, len(order) // 2, len(order) - 1]], usual[None].to(order.device)])
-    to_pixels: Callable[[Tensor], Tensor] = lambda t: (t[chosen] * 255).round().to(torch.uint8)  # noqa: E731
+    to_pixels: Callable[[Rows], Tensor] = lambda t: (t[chosen] * 255).round().to(torch.uint8)  # noqa: E731
     return {"index": chosen, "originals": to_pixels(victims), "reconstructions": to_pixels(made)}

@@ -16,6 +16,7 @@ from cloven.partition.data import Data
 from cloven.partition.description import described_links, described_transfers
 from cloven.partition.plan_options import ENCLAVE
 from cloven.partition.program import Compute, Program
+from cloven.rows import Rows
 from cloven.runtime.local import run
 from cloven.runtime.torch_engine import evaluate
 from cloven.threads import one_thread
@@ -29,7 +30,7 @@ def programs(material: Material, every: Sequence[Case], labels: Tensor | None) -
 
     A program of tiles is followed by the same without halo, as in the paper.
     """
-    graph, victims = material.classifier, material.tensors["victims"]
+    graph, victims = material.classifier, material.images["victims"]
     found: list[ProgramSummary] = []
     targets = [target for target in dict.fromkeys(case.target for case in every) if target.program is not None]
     if not targets:
@@ -54,7 +55,7 @@ def _measured(
     program: Program,
     counted: tuple[CountedShare, ...],
     logits: Tensor,
-    victims: Tensor,
+    victims: Rows,
     labels: Tensor | None,
 ) -> ProgramSummary:
     made = run(program, victims)

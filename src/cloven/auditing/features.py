@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +17,8 @@ from cloven.attacks.shapes import ShapeGuess
 from cloven.errors import ClovenError, system_reason
 from cloven.graph.box import Box, slices
 from cloven.graph.graph import Graph
+from cloven.row_files import RowFile, opened, reserve, stored
+from cloven.rows import Rows, StoredRows, chunks, in_memory
 from cloven.runtime.torch_engine import batch_for, forward
 
 Precision = Literal["float32", "float16"]
@@ -32,16 +33,27 @@ Values = Mapping[Graph, Mapping[str, str]]
 """The values to compute of each graph: name -> fingerprint."""
 
 
+Writer = Callable[[int, Tensor], None]
+"""A function that writes consecutive rows ``(n, ...)`` of a tensor, from a number on."""
+
+
 @dataclass(frozen=True)
-class Shelf(Mapping[str, Tensor]):
-    """A folder of tensors, one file each, mapped into memory, so that several processes share them."""
+class Shelf(Mapping[str, Rows]):
+    """A folder of tensors, one file each, so that several processes share them.
+
+    Small ones are mapped into memory. Of the others, the rows that are used are read.
+    """
 
     folder: Path
 
-    def __getitem__(self, name: str) -> Tensor:
+    def __getitem__(self, name: str) -> Rows:
         for last in (False, True):
             if (path := self._path(name, last)).exists():
-                return _read(torch.from_numpy(np.load(path, mmap_mode="c")), last)
+                mapped = np.load(path, mmap_mode="c")
+                if mapped.dtype == np.uint8 or not in_memory(mapped.shape, mapped.itemsize):
+                    return StoredRows(stored(_file(path, mapped)), last)
+                tensor = torch.from_numpy(mapped)
+                return tensor.movedim(-1, 1) if last else tensor
         raise KeyError(name)
 
     def _path(self, name: str, channels_last: bool) -> Path:
@@ -54,39 +66,52 @@ class Shelf(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def new(self, name: str, shape: Shape, dtype: torch.dtype, *, channels_last: bool = False) -> Tensor:
-        """Return a new tensor in a file, to be filled; with ``channels_last``, maps are stored as ``(n, H, W, C)``.
+    def new(self, name: str, shape: Shape, dtype: torch.dtype, *, channels_last: bool = False) -> Writer:
+        """Return the function that fills a new tensor; with ``channels_last``, maps lie as ``(n, H, W, C)``.
 
         Raises:
             ClovenError: if the file cannot be written, or the disk has too little space for it.
         """
         last = channels_last and len(shape) == 4
-        path = self._path(name, last)
-        kind = np.dtype("float32" if dtype == torch.bfloat16 else str(dtype).removeprefix("torch."))
-        lying = (shape[0], *shape[2:], shape[1]) if last else shape
+        file = self._new(
+            self._path(name, last),
+            (shape[0], *shape[2:], shape[1]) if last else shape,
+            np.dtype("float32" if dtype == torch.bfloat16 else str(dtype).removeprefix("torch.")),
+        )
+        return lambda first, rows: file.write(first, (rows.movedim(1, -1) if last else rows).numpy())
+
+    def _new(self, path: Path, shape: Shape, dtype: np.dtype[Any]) -> RowFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            mapped = np.lib.format.open_memmap(path, "w+", kind, lying)
-            with path.open("r+b") as file:  # reserve the blocks: a write to a full disk would kill the process
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            file = _file(path, np.lib.format.open_memmap(path, "w+", dtype, shape))
+            reserve(file.file, path.stat().st_size)
         except OSError as error:
             raise ClovenError(
-                f"cannot keep {prod(shape) * kind.itemsize:,} bytes of captured numbers in {self.folder}: "
+                f"cannot keep {prod(shape) * dtype.itemsize:,} bytes of captured numbers in {self.folder}: "
                 f"{system_reason(error)}, or keep fewer (--disk)"
             ) from error
-        return _read(torch.from_numpy(mapped), last)
+        return file
 
-    def put(self, name: str, tensor: Tensor) -> None:
-        """Save a tensor."""
-        self.new(name, tuple(tensor.shape), tensor.dtype).copy_(tensor)
+    def put(self, name: str, rows: Rows) -> None:
+        """Save a tensor; images in a file stay pixels of 8 bits."""
+        if isinstance(rows, StoredRows) and rows.array.dtype == np.uint8:
+            file = self._new(self._path(name, False), rows.array.shape, rows.array.dtype)
+            for first in range(0, len(rows), BATCH):
+                file.write(first, rows.array[first : first + BATCH])
+            return
+        write = self.new(name, tuple(rows.shape), rows.dtype)
+        for number, chunk in enumerate(chunks(rows, BATCH)):
+            write(number * BATCH, chunk)
 
 
 LAST = ".channels-last"
 """Marks the files whose axes are ``(n, H, W, C)``."""
 
 
-def _read(tensor: Tensor, channels_last: bool) -> Tensor:
-    return tensor.movedim(-1, 1) if channels_last else tensor
+def _file(path: Path, mapped: np.memmap[Any, np.dtype[Any]]) -> RowFile:
+    """Return the rows of a NumPy file, whose layout is that of the array that it is mapped to."""
+    width = prod(mapped.shape[1:]) * mapped.itemsize
+    return RowFile(opened(path, writable=True), len(mapped), mapped.shape[1:], mapped.dtype, mapped.offset, width)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +124,8 @@ class Features:
     that has any.
     """
 
-    kept: Mapping[str, Tensor]
-    images: Mapping[str, Tensor]
+    kept: Mapping[str, Rows]
+    images: Mapping[str, Rows]
     computed: tuple[tuple[Graph, Mapping[str, str]], ...] = ()
     precision: Precision = "float32"
     broken: Mapping[str, float] = field(default_factory=dict)
@@ -111,8 +136,11 @@ class Features:
         """Return the rows ``index`` of values for one set of images, by fingerprint: ``(n, ...)`` each."""
         missing = [v for v in values if f"{v}/{of}" not in self.kept]
         made = self._engine.rows(self, of, index) if missing else {}
-        found = {v: made[v] if v in made else self.kept[f"{v}/{of}"][index] for v in values}
-        return {v: laid_out(tensor) for v, tensor in found.items()}
+        return {v: laid_out(made[v] if v in made else self._kept(f"{v}/{of}", index)) for v in values}
+
+    def _kept(self, name: str, index: Tensor) -> Tensor:
+        tensor = self.kept[name][index]
+        return self.rounded(finite(tensor) if name in self.broken else tensor)
 
     def rounded(self, value: Tensor) -> Tensor:
         """Return a value rounded to the precision in which values are kept."""
@@ -135,38 +163,40 @@ class _Engine:
         if self.functions is None:
             self.functions = [(forward(graph, names, overwrite=True), names) for graph, names in features.computed]
         images = features.images[of][index]
-        made = {
-            names[value]: features.rounded(finite(tensor))
-            for function, names in self.functions
-            for value, tensor in _joined(_chunks(function, images, features.device)).items()
-        }
+        made: dict[str, Tensor] = {}
+        for function, names in self.functions:
+            first = 0
+            for chunk in _chunks(function, images, features.device):
+                some = slice(first, first + len(next(iter(chunk.values()))))
+                for value, tensor in chunk.items():
+                    rows = features.rounded(finite(tensor))
+                    name = names[value]
+                    if name not in made:
+                        made[name] = laid_out(torch.empty((len(index), *rows.shape[1:]), dtype=rows.dtype))
+                    made[name][some] = rows
+                first = some.stop
         self.last = (of, index, made)
         return made
 
 
-def _joined(chunks: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
-    parts = list(chunks)
-    return {value: torch.cat([part[value] for part in parts]).clone() for value in parts[0]}
-
-
-def _chunks(function: Function, images: Tensor, device: str) -> Iterator[dict[str, Tensor]]:
+def _chunks(function: Function, images: Rows, device: str) -> Iterator[dict[str, Tensor]]:
     """Yield the values of images, in batches of one size, so that they do not depend on the other images.
 
     PyTorch chooses other kernels for other batch sizes, and the last bits then differ; so the last batch is filled
     up. Channels-last tensors are a third faster; their last bits differ from those of contiguous ones.
     """
     size = min(BATCH, batch_for(tuple(images.shape[1:])))
-    for chunk in images.split(size):
+    for chunk in chunks(images, size):
         missing = size - len(chunk)
         filled = torch.cat([chunk, chunk[:1].expand(missing, *chunk.shape[1:])]) if missing else chunk
         with torch.inference_mode():
             made = function(laid_out(filled).to(device))
-        yield {value: tensor[: len(chunk)].to(images.device) for value, tensor in made.items()}
+        yield {value: tensor[: len(chunk)].to(chunk.device) for value, tensor in made.items()}
 
 
 def features(
     values: Values,
-    images: Mapping[str, Tensor],
+    images: Mapping[str, Rows],
     *,
     budget: int,
     precision: Precision,
@@ -194,7 +224,7 @@ def features(
     width = 2 if precision == "float16" else 4
     one = sum(prod(graph.by_name[value].shape) for graph, names in values.items() for value in names)
     keeps = one * width * sum(map(len, images.values())) <= budget
-    kept: dict[str, Tensor] = {}
+    kept: dict[str, Rows] = {}
     made: dict[str, list[Tensor]] = {}
     broken: dict[str, float] = {}
     empty = Features({}, images, precision=precision, device=device)
@@ -215,29 +245,30 @@ def _fill(
     names: Mapping[str, str],
     wanted: Mapping[str, str],
     of: str,
-    images: Tensor,
+    images: Rows,
     rounding: Features,
-    kept: dict[str, Tensor],
+    kept: dict[str, Rows],
     made: dict[str, list[Tensor]],
     broken: dict[str, float],
     shelf: Shelf | None,
 ) -> None:
     """Fill ``kept``, ``made`` and ``broken`` in one pass of a graph over a set of images."""
     dtype = torch.float16 if rounding.precision == "float16" else torch.float32
+    writers: dict[str, Writer] = {}
     for value, name in names.items():
         shape = (len(images), *graph.by_name[value].shape)
-        kept[f"{name}/{of}"] = (
-            shelf.new(f"{name}/{of}", shape, dtype, channels_last=True)
-            if shelf is not None
-            else laid_out(torch.empty(shape, dtype=dtype))
-        )
+        if shelf is not None:
+            writers[value] = shelf.new(f"{name}/{of}", shape, dtype, channels_last=True)
+        else:
+            kept[f"{name}/{of}"] = tensor = laid_out(torch.empty(shape, dtype=dtype))
+            writers[value] = tensor_writer(tensor)
     wrong = dict.fromkeys(names, 0)
     start = 0
     for chunk in _chunks(forward(graph, {*names, *wanted}, overwrite=True), images, rounding.device):
         some = slice(start, start + len(next(iter(chunk.values()))))
-        for value, name in names.items():
+        for value in names:
             clean = finite(chunk[value])
-            kept[f"{name}/{of}"][some] = rounding.rounded(clean)
+            writers[value](start, rounding.rounded(clean))
             if clean is not chunk[value]:
                 wrong[value] += int((~chunk[value].isfinite()).sum())
         for value, name in wanted.items():
@@ -245,7 +276,16 @@ def _fill(
         start = some.stop
     for value, count in wrong.items():
         if count:
-            broken[f"{names[value]}/{of}"] = count / kept[f"{names[value]}/{of}"].numel()
+            broken[f"{names[value]}/{of}"] = count / (len(images) * prod(graph.by_name[value].shape))
+
+
+def tensor_writer(tensor: Tensor) -> Writer:
+    """Return the function that fills a tensor in memory."""
+
+    def write(first: int, rows: Tensor) -> None:
+        tensor[first : first + len(rows)] = rows
+
+    return write
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from cloven.attacks.knowledge import SharePlace, finite
+from cloven.attacks.knowledge import SharePlace
 from cloven.auditing.captured import LEAST, Capture, Observed, digest
-from cloven.auditing.features import BUDGET, Features, Part, Precision, Shares, Shelf, Values, features
+from cloven.auditing.features import BATCH, BUDGET, Features, Part, Precision, Shares, Shelf, Values, features
 from cloven.auditing.selection import distinct
 from cloven.errors import ClovenError
 from cloven.graph.box import Shape
 from cloven.graph.graph import Graph
 from cloven.partition.observe import Observation
+from cloven.rows import Rows, chunks
 from cloven.runtime.torch_engine import evaluate
 from cloven.score.baselines import Baseline, constant_guesses, guess_baselines
 from cloven.threads import keep_memory, one_thread, repeatable
@@ -53,11 +54,11 @@ class ImageSets:
     domain: Images | Tensor | None = None
     selection: Images | Tensor | None = None
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return each set that is not None as a tensor; ``domain`` is always among them."""
+    def rows(self) -> dict[str, Rows]:
+        """Return each set that is not None; ``domain`` is always among them."""
         domain = self.victims if self.domain is None else self.domain
         sets = {"auxiliary": self.auxiliary, "victims": self.victims, "selection": self.selection, "domain": domain}
-        return {name: _tensor(one) for name, one in sets.items() if one is not None}
+        return {name: image_rows(one) for name, one in sets.items() if one is not None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ class Judge:
     baselines: tuple[Baseline, ...]
     device: str = "cpu"
 
-    def classify(self, images: Tensor) -> Tensor:
+    def classify(self, images: Rows) -> Tensor:
         """Return the classes ``(n,)`` of images ``(n, C, H, W)`` in [0, 1]."""
         return answers(self.graph, images, self.device)
 
@@ -79,14 +80,14 @@ class Judge:
 class Material:
     """The images of an audit, the values that listeners see of them, and the whole model.
 
-    ``tensors`` holds ``auxiliary`` and ``victims`` ``(n, C, H, W)`` in [0, 1]; ``classes`` ``(n,)``, which the
-    whole model gives the victims; and ``answers`` ``(n,)``, which it gives the auxiliary images. If several attacks
-    are compared, ``selection`` and ``selection_classes`` hold the pairs that choose between them. ``hashes``
-    identify the model and the images that attacks are trained and scored on.
+    ``images`` holds ``auxiliary`` and ``victims`` ``(n, C, H, W)`` in [0, 1]; ``classes`` ``(n,)`` the classes that
+    the whole model gives them. If several attacks are compared, both also hold ``selection``, the pairs that choose
+    between them. ``hashes`` identify the model and the images that attacks are trained and scored on.
     """
 
     classifier: Graph
-    tensors: Mapping[str, Tensor]
+    images: Mapping[str, Rows]
+    classes: Mapping[str, Tensor]
     features: Features
     baselines: tuple[Baseline, ...]
     hashes: Mapping[str, str]
@@ -97,14 +98,14 @@ class Material:
 
         ``recorded`` names the run in which they were recorded, where they cannot be computed from the graph.
         """
-        return Shares(self.features, of, _parts(observed, recorded), len(self.tensors[of]))
+        return Shares(self.features, of, _parts(observed, recorded), len(self.images[of]))
 
-    def classify(self, images: Tensor) -> Tensor:
+    def classify(self, images: Rows) -> Tensor:
         """Return the classes ``(n,)`` that the whole model gives to images ``(n, C, H, W)`` in [0, 1]."""
         return answers(self.classifier, images, self.features.device)
 
 
-def answers(graph: Graph, images: Tensor, device: str = "cpu") -> Tensor:
+def answers(graph: Graph, images: Rows, device: str = "cpu") -> Tensor:
     """Return the classes ``(n,)`` that a model gives to images ``(n, C, H, W)`` in [0, 1]."""
     with one_thread(), repeatable():
         return _classes(evaluate(graph, images, [graph.output], device=device)[graph.output])
@@ -167,7 +168,7 @@ def prepare(
     images: ImageSets,
     *,
     judge: tuple[str, Graph] | None = None,
-    recorded: Mapping[str, Tensor] | None = None,
+    recorded: Mapping[str, Rows] | None = None,
     shelf: Shelf | None = None,
     budget: int = BUDGET,
     precision: Precision = "float32",
@@ -196,8 +197,8 @@ def prepare(
             f"the model returns ({', '.join(map(str, made))}); an audit needs a classifier, which returns "
             "(n, classes)"
         )
-    tensors = images.tensors()
-    given = {name: t for name, t in tensors.items() if name != "domain" or images.domain is not None}
+    every = images.rows()
+    given = {name: t for name, t in every.items() if name != "domain" or images.domain is not None}
     problems = [p for name, t in given.items() for p in image_problems(name, t, graph.input.shape)]
     if problems:
         raise ClovenError(problems)
@@ -207,7 +208,7 @@ def prepare(
     keep_memory()
     with one_thread(), repeatable():
         observed = list(observations)
-        sets = {name: tensors[name] for name in SETS if name in tensors}
+        sets = {name: every[name] for name in SETS if name in every}
         found, logits = features(
             _values(graph, observed),
             sets,
@@ -220,44 +221,47 @@ def prepare(
         extra = {k: v for h in observed if isinstance(h, Capture) for k, v in h.values().items()} | dict(
             recorded or {}
         )
-        wrong = {k: float((~v.isfinite()).double().mean()) for k, v in extra.items()}
+        wrong = {name: _not_finite(rows) for name, rows in extra.items()}
         known = {name: share for name, share in {**found.broken, **wrong}.items() if share}
-        clean = {k: found.rounded(finite(v) if wrong[k] else v) for k, v in extra.items()}
-        found = replace(found, kept=_with(found.kept, clean), broken=known)
-        named = {"answers": _classes(logits["logits/auxiliary"]), "classes": _classes(logits["logits/victims"])}
-        guesses = constant_guesses(tensors["auxiliary"], tensors["domain"])
-        if images.selection is not None:
-            named["selection_classes"] = _classes(logits["logits/selection"])
-        hashes = _hashes(graph, tensors)
-        material = Material(graph, {**sets, **named}, found, (), hashes)
-        baselines = guess_baselines(
-            tensors["victims"], named["classes"], guesses=guesses, classify=material.classify
-        )
-        second = _judge(judge, tensors["victims"], guesses, device) if judge else None
+        found = replace(found, kept=_with(found.kept, extra), broken=known)
+        classes = {of: _classes(logits[f"logits/{of}"]) for of in sets}
+        guesses = constant_guesses(every["auxiliary"], every["domain"])
+        hashes = _hashes(graph, every)
+        material = Material(graph, sets, classes, found, (), hashes)
+        victims = every["victims"]
+        baselines = guess_baselines(victims, classes["victims"], guesses=guesses, classify=material.classify)
+        second = _judge(judge, victims, guesses, device) if judge else None
         if second is not None:
             hashes = hashes | {"judge": second.graph.fingerprints[second.graph.output]}
-    shown: Mapping[str, Tensor] = material.tensors
+    shown: Mapping[str, Rows] = sets
     if shelf is not None:
         shown = Shelf(shelf.folder / "images")
-        for name, tensor in material.tensors.items():
-            shown.put(name, tensor)
+        for name, rows in sets.items():
+            shown.put(name, rows)
     seen = replace(found, images=shown)
-    return replace(material, baselines=baselines, judge=second, hashes=hashes, tensors=shown, features=seen)
+    return replace(material, baselines=baselines, judge=second, hashes=hashes, images=shown, features=seen)
 
 
-def _with(kept: Mapping[str, Tensor], extra: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return the kept tensors with further ones; a shelf is extended in place."""
+def _not_finite(rows: Rows) -> float:
+    """Return the share of numbers that are NaN or infinite."""
+    wrong = sum(int((~chunk.isfinite()).sum()) for chunk in chunks(rows, BATCH))
+    return wrong / max(1, prod(rows.shape))
+
+
+def _with(kept: Mapping[str, Rows], extra: Mapping[str, Rows]) -> Mapping[str, Rows]:
+    """Return the kept tensors with further ones; a shelf is extended in place, except by rows of other files."""
     if not isinstance(kept, Shelf):
         return {**kept, **extra}
-    for name, tensor in extra.items():
-        if name not in kept:
-            kept.put(name, tensor)
-    return kept
+    for name, rows in extra.items():
+        if isinstance(rows, Tensor) and name not in kept:
+            kept.put(name, rows)
+    others = {name: rows for name, rows in extra.items() if not isinstance(rows, Tensor)}
+    return {**kept, **others} if others else kept
 
 
-def _judge(given: tuple[str, Graph], victims: Tensor, guesses: Mapping[str, Tensor], device: str) -> Judge:
+def _judge(given: tuple[str, Graph], victims: Rows, guesses: Mapping[str, Tensor], device: str) -> Judge:
     name, graph = given
-    classify: Callable[[Tensor], Tensor] = lambda images: answers(graph, images, device)  # noqa: E731
+    classify: Callable[[Rows], Tensor] = lambda images: answers(graph, images, device)  # noqa: E731
     classes = classify(victims)
     return Judge(
         name, graph, classes, guess_baselines(victims, classes, guesses=guesses, classify=classify), device
@@ -348,26 +352,29 @@ def _named(images: Images | Tensor) -> Iterator[tuple[str, str]]:
         yield hashlib.sha256(shape + image.tobytes()).hexdigest(), f"image {i}"
 
 
-def _tensor(images: Images | Tensor) -> Tensor:
-    return images.tensor() if isinstance(images, Images) else images
+def image_rows(images: Images | Tensor) -> Rows:
+    """Return a set of images as rows in [0, 1]."""
+    return images.rows() if isinstance(images, Images) else images
 
 
-def image_problems(name: str, images: Tensor, shape: tuple[int, ...], least: int = 2) -> Iterator[str]:
+def image_problems(name: str, images: Rows, shape: tuple[int, ...], least: int = 2) -> Iterator[str]:
     """Yield what is wrong with a set of ``least`` or more images for a model that takes images of a shape."""
     name = SINGULAR.get(name, name)
-    if images.ndim != 4 or tuple(images.shape[1:]) != shape:
+    if len(images.shape) != 4 or tuple(images.shape[1:]) != shape:
         takes = ", ".join(map(str, shape))
         yield f"the {name} images have shape {tuple(images.shape)}; the model takes (n, {takes})"
     elif len(images) < least:
         yield f"there are {len(images)} {name} images; expected {least} or more"
     elif images.dtype != torch.float32:
         yield f"the {name} images are {images.dtype}; expected float32 in [0, 1]"
+    elif not isinstance(images, Tensor):  # pixels of 8 bits
+        return
     elif not torch.isfinite(images).all():
         yield f"the {name} images hold NaN or infinity; expected float32 in [0, 1]"
     elif images.min() < 0 or images.max() > 1:
         yield f"the {name} images hold numbers outside [0, 1]; divide 8-bit pixels by 255"
 
 
-def _hashes(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    hashes = {name: digest(t) for name, t in tensors.items() if name != "selection"}
+def _hashes(graph: Graph, sets: Mapping[str, Rows]) -> dict[str, str]:
+    hashes = {name: digest(rows) for name, rows in sets.items() if name != "selection"}
     return {"model": graph.fingerprints[graph.output], **hashes}

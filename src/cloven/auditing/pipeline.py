@@ -308,7 +308,7 @@ def attacked(
     every, progress = scene.cases, execution.progress
     with store.shelf() as shelf:
         progress("computing what listeners see", 0, 1)
-        sets = {name: tensor for name, tensor in scene.images.tensors().items() if name in SETS}
+        sets = {name: rows for name, rows in scene.images.rows().items() if name in SETS}
         material = prepare(
             scene.graph,
             [case.observation for case in every if not case.target.recorded],
@@ -408,14 +408,14 @@ def _summary(
     store: Store,
     jobs: int,
 ) -> Summary:
-    victims, auxiliary = scene.images.victims, material.tensors["auxiliary"]
+    victims, auxiliary = scene.images.victims, material.images["auxiliary"]
     classes = scene.graph.by_name[scene.graph.output].shape[0]
-    tests, said = scene.tests, material.tensors["classes"]
+    tests, said = scene.tests, material.classes["victims"]
     labels = labels_of(tests) if tests is not None else None
     if tests is not None and tests is not victims:
-        said = answers(scene.graph, tests.tensor())
+        said = answers(scene.graph, tests.rows())
     model_kappa = kappa(said, labels, classes) if labels is not None else None
-    _, counts = material.tensors["classes"].unique(return_counts=True)
+    _, counts = material.classes["victims"].unique(return_counts=True)
     full = [result for result in results if (result.pairs, result.time) == (len(auxiliary), 1.0)]
     rows = [finding(result, store, settings.threshold) for result in full]
     curve = curves(results, store) if settings.curve else []
@@ -423,10 +423,10 @@ def _summary(
     own = labels_of(victims) if isinstance(victims, Images) else None
     divided = programs(material, scene.cases, own)
     right = accuracy(material.judge.classes, own) if material.judge is not None and own is not None else None
-    selection = material.tensors.get("selection")
+    selection = material.images.get("selection")
     shown: dict[str, Setting] = {
         "queries": len(auxiliary),
-        "victims": len(material.tensors["victims"]),
+        "victims": len(material.images["victims"]),
         "pairs that choose": 0 if selection is None else len(selection),
         "attacks": ", ".join(settings.suite.names),
         "epochs": settings.suite.epochs or "each attack's own",

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from cloven.auditing.cases import Case
-from cloven.auditing.features import Shelf
+from cloven.auditing.features import BATCH, Shelf
 from cloven.auditing.material import recorded_names
 from cloven.graph.box import slices
 from cloven.partition.observe import Observation, Seen, seen_of
 from cloven.partition.program import Program, Transfer
+from cloven.rows import Concatenated, Rows, chunks
 from cloven.runtime.local import run
 from cloven.threads import one_thread
 
@@ -29,7 +30,7 @@ def name_of(program: Program) -> str:
     return hashlib.sha256(json.dumps(sent).encode()).hexdigest()[:16]
 
 
-def record(cases: Sequence[Case], images: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+def record(cases: Sequence[Case], images: Mapping[str, Rows], folder: Path) -> dict[str, Rows]:
     """Return the shares that the listeners of some cases receive for each set of images, by ``NAME/SET``.
 
     Each program is run once, on all images; the transfers are written to files as they arrive.
@@ -39,40 +40,46 @@ def record(cases: Sequence[Case], images: Mapping[str, Tensor], folder: Path) ->
         images: the sets of images, ``(n, C, H, W)`` each.
         folder: the folder for the files.
     """
-    found: dict[str, Tensor] = {}
+    found: dict[str, Rows] = {}
     shelf = Shelf(folder)
     for target in dict.fromkeys(case.target for case in cases if case.target.recorded):
         observed = (case.observation for case in cases if case.target is target)
         mine = [seen for seen in observed if isinstance(seen, Observation)]
         assert target.program is not None
         shares = {share for seen in mine for share in seen.seen}
-        taken = _recorded(target.program, shares, torch.cat(list(images.values())), target.recorded, shelf)
+        every = Concatenated(list(images.values()))
+        taken = _recorded(target.program, shares, every, target.recorded, shelf)
         for seen in mine:
             for name, share in zip(recorded_names(seen, target.recorded), seen.seen, strict=True):
-                parts = taken[share].split([len(x) for x in images.values()])
-                found |= {f"{name}/{of}": part for of, part in zip(images, parts, strict=True)}
+                first = 0
+                for of, some in images.items():
+                    found[f"{name}/{of}"] = taken[share][first : first + len(some)]
+                    first += len(some)
     return found
 
 
-def _recorded(program: Program, wanted: set[Seen], images: Tensor, name: str, shelf: Shelf) -> dict[Seen, Tensor]:
+def _recorded(program: Program, wanted: set[Seen], images: Rows, name: str, shelf: Shelf) -> dict[Seen, Rows]:
     """Return each share as it arrives, ``(n, ...)``; of a share that is sent repeatedly, the first transfer."""
     first: dict[Seen, int] = {}
     for transfer in program.transfers:
         first.setdefault(seen_of(transfer), transfer.id)
-    kept = {
-        seen: shelf.new(f"{name}/{i}", (len(images), *seen.shape), torch.float32)
-        for i, seen in enumerate(sorted(wanted, key=lambda seen: first.get(seen, -1)))
-    }
-    for seen in wanted - first.keys():  # the image, which the coordinator sends
-        kept[seen].copy_(images[slices(seen.share)])
-    filled = dict.fromkeys(kept, 0)
+    named = {seen: f"{name}/{i}" for i, seen in enumerate(sorted(wanted, key=lambda seen: first.get(seen, -1)))}
+    writers = {seen: shelf.new(file, (len(images), *seen.shape), torch.float32) for seen, file in named.items()}
+    filled = dict.fromkeys(writers, 0)
+
+    def keep(seen: Seen, tensor: Tensor) -> None:
+        writers[seen](filled[seen], tensor)
+        filled[seen] += len(tensor)
+
+    for chunk in chunks(images, BATCH) if wanted - first.keys() else ():
+        for seen in wanted - first.keys():  # the image, which the coordinator sends
+            keep(seen, chunk[slices(seen.share)])
 
     def tap(transfer: Transfer, tensor: Tensor) -> None:
         seen = seen_of(transfer)
-        if seen in kept and first[seen] == transfer.id:
-            kept[seen][filled[seen] : filled[seen] + len(tensor)] = tensor
-            filled[seen] += len(tensor)
+        if seen in writers and first[seen] == transfer.id:
+            keep(seen, tensor)
 
     with one_thread():
         run(program, images, tap=tap)
-    return kept
+    return {seen: shelf[file] for seen, file in named.items()}

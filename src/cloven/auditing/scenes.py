@@ -233,7 +233,7 @@ def recorded(study: Study, capture: Capture, progress: Progress) -> Scene:
     training, tests = halves(subject, whole)
     images = SubjectImages(training, tests, capture.auxiliary, len(whole.classes))
     graph = ready(subject, images, progress)
-    check_answers(answers(graph, capture.victims.tensor()), capture.logits)
+    check_answers(answers(graph, capture.victims.rows()), capture.logits)
     theirs, learned = set(capture.victims.digests()), split(whole, seed=subject.seed)[0]
     others = [i for i, digest in enumerate(learned.digests()) if digest not in theirs]
     domain = learned.take(others)

@@ -14,6 +14,7 @@ from cloven.auditing.executor import Progress
 from cloven.auditing.material import ImageSets, refuse_few, refuse_overlap, without_copies
 from cloven.auditing.selection import apart, wanted
 from cloven.errors import ClovenError, tried
+from cloven.files import cache_dir
 from cloven.graph.graph import Graph
 from cloven.runtime.capture import capture
 from cloven.zoo.datasets import load
@@ -21,7 +22,7 @@ from cloven.zoo.images import Images, split, spread, test_half, with_mirrored
 from cloven.zoo.models import MODELS
 from cloven.zoo.named import begun, is_own, make, normalisation
 from cloven.zoo.pixels import Shape
-from cloven.zoo.training import EPOCHS, cache_dir, trained
+from cloven.zoo.training import EPOCHS, trained
 
 SAME = "same"
 """The name of auxiliary images that are taken from the data set itself: those that are not scored."""
@@ -176,7 +177,7 @@ def _whole(subject: Subject) -> Images:
 
 def unlabelled(images: Images) -> Images:
     """Return the images without their labels."""
-    return Images(images.name, images.pixels, None, (), images.sources)
+    return Images(images.name, images.array, None, (), images.sources)
 
 
 def halves(subject: Subject, whole: Images) -> tuple[Images, Images]:

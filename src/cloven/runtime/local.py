@@ -15,6 +15,7 @@ from cloven.errors import ClovenError, check_type, shown, whole_number
 from cloven.graph.box import Box, whole
 from cloven.partition.program import Compute, Program, Receive, Send, Step, Transfer
 from cloven.partition.usage import last_reads
+from cloven.rows import Concatenated, Rows, StoredRows, chunks
 from cloven.runtime.inplace import in_place
 from cloven.runtime.torch_engine import apply, batch_for, paste, weights
 from cloven.runtime.transmission import sent
@@ -63,7 +64,7 @@ def dense(images: Tensor | NDArray[Any], name: str) -> Tensor:
 
 @overload
 def run(
-    program: Program | Prepared, images: Tensor, *, tap: Tap | None = None, batch: int | None = None
+    program: Program | Prepared, images: Rows, *, tap: Tap | None = None, batch: int | None = None
 ) -> Tensor: ...
 @overload
 def run(
@@ -72,7 +73,11 @@ def run(
 
 
 def run(
-    program: Program | Prepared, images: Tensor | NDArray[Any], *, tap: Tap | None = None, batch: int | None = None
+    program: Program | Prepared,
+    images: Tensor | NDArray[Any] | Rows,
+    *,
+    tap: Tap | None = None,
+    batch: int | None = None,
 ) -> Tensor | NDArray[np.float32]:
     """Return the outputs of a program for images, computed in this process.
 
@@ -80,7 +85,7 @@ def run(
 
     Args:
         program: the program that `cloven.divide` or `cloven.compile` returned.
-        images: a floating-point tensor or array ``(n, C, H, W)`` in [0, 1].
+        images: a floating-point tensor or array ``(n, C, H, W)`` in [0, 1], or such rows of a file.
         tap: called with each transfer and its received tensor.
         batch: the number of images that are computed at a time.
 
@@ -91,26 +96,27 @@ def run(
         ClovenError: if the images do not have the required type or the shape of the program's input.
     """
     check_type(program, (Program, Prepared), "program", "the program that cloven.divide or cloven.compile returns")
-    check_type(images, (Tensor, np.ndarray), "images", "a tensor or an array (n, C, H, W)")
+    check_type(
+        images, (Tensor, np.ndarray, StoredRows, Concatenated), "images", "a tensor or an array (n, C, H, W)"
+    )
     size = None if batch is None else whole_number(batch, "batch", 1)
     if tap is not None and not callable(tap):
         raise ClovenError(f"tap is {shown(tap)}; expected a function of a transfer and a tensor")
     if isinstance(images, np.ndarray):
         return run(program, dense(images, "the images"), tap=tap, batch=size).numpy()
-    images = dense(images, "the images")
-    if not images.is_floating_point():
+    images = dense(images, "the images") if isinstance(images, Tensor) else images
+    if not images.dtype.is_floating_point:
         raise ClovenError(f"the images are {images.dtype}; expected floating point in [0, 1]: divide pixels by 255")
-    images = images.float()
     ready = program if isinstance(program, Prepared) else prepare(program)
     expected = ready.program.graph.input.shape
-    if images.ndim != 4 or tuple(images.shape[1:]) != expected or len(images) == 0:
+    if len(images.shape) != 4 or tuple(images.shape[1:]) != expected or len(images) == 0:
         raise ClovenError(
             f"the images have shape {tuple(images.shape)}; expected (n, {', '.join(map(str, expected))}), the "
             "input of the plan's model"
         )
     size = size or batch_for(expected)
     with torch.inference_mode():
-        made = [_one_batch(ready, chunk, i * size, tap) for i, chunk in enumerate(images.split(size))]
+        made = [_one_batch(ready, chunk.float(), i * size, tap) for i, chunk in enumerate(chunks(images, size))]
         return torch.cat(made)
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from cloven.graph.box import Box, Shape, contains, extent, intersect, relative, slices, whole
 from cloven.graph.graph import BATCH, Graph, Op
 from cloven.graph.ops import KINDS, Local
+from cloven.rows import Rows, chunks
 from cloven.runtime.inplace import FRESH, IN_PLACE
 
 Inputs = Sequence[Tensor]
@@ -55,7 +56,7 @@ def batch_for(shape: Shape) -> int:
 
 
 def evaluate(
-    graph: Graph, images: Tensor, values: Collection[str], *, batch: int | None = None, device: str | None = None
+    graph: Graph, images: Rows, values: Collection[str], *, batch: int | None = None, device: str | None = None
 ) -> dict[str, Tensor]:
     """Return some values of a graph for ``images`` ``(n, C, H, W)`` in [0, 1], in one pass: name -> ``(n, ...)``.
 
@@ -64,10 +65,10 @@ def evaluate(
     kept: dict[str, list[Tensor]] = {value: [] for value in values}
     compute = forward(graph, values, images.dtype)
     with torch.inference_mode():
-        for chunk in images.split(batch or batch_for(graph.input.shape)):
+        for chunk in chunks(images, batch or batch_for(graph.input.shape)):
             made = compute(chunk if device is None else chunk.to(device))
             for value, parts in kept.items():
-                parts.append(made[value].to(images.device))
+                parts.append(made[value].to(chunk.device))
     return {value: torch.cat(parts) for value, parts in kept.items()}
 
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from torch import Tensor
 
 from cloven.errors import ClovenError
+from cloven.rows import Rows, chunks, permuted
 from cloven.score.agreement import modal_class
 from cloven.score.checks import check_classes, check_images, check_lengths, check_range
 from cloven.score.similarity import CHUNK_VALUES, quantise, ssim
@@ -35,7 +37,7 @@ class Baseline:
 
 
 @torch.no_grad()
-def constant_guesses(auxiliary: Tensor, domain: Tensor) -> dict[str, Tensor]:
+def constant_guesses(auxiliary: Rows, domain: Rows) -> dict[str, Tensor]:
     """Return images ``(C, H, W)`` that can be guessed without an observation, from two sets of images.
 
     Both are ``(n, C, H, W)`` in [0, 1]. ``auxiliary`` are the images on which the attacker trains; ``domain`` are
@@ -59,7 +61,7 @@ def constant_guesses(auxiliary: Tensor, domain: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def guess_baselines(
-    originals: Tensor,
+    originals: Rows,
     classes_of_originals: Tensor,
     *,
     guesses: Mapping[str, Tensor],
@@ -74,10 +76,11 @@ def guess_baselines(
     check_classes("the classes of the originals", classes_of_originals)
     check_lengths("originals", originals, "their classes", classes_of_originals)
     images = _stack(guesses, originals)
+    count = len(originals)
     classes = classify(images)
     check_classes("the classes of the guesses", classes)
     check_lengths("guesses", images, "their classes", classes)
-    likenesses = [ssim(image.expand_as(originals), originals) for image in images]
+    likenesses = [ssim(image.expand(count, *image.shape), originals) for image in images]
     agreements = [_share(classes_of_originals, named) for named in classes.tolist()]
     modal = _share(classes_of_originals, modal_class(classes_of_originals))
     made = map(Baseline, guesses, map(_mean, likenesses), agreements, likenesses)
@@ -86,9 +89,9 @@ def guess_baselines(
 
 @torch.no_grad()
 def shuffled_baseline(
-    originals: Tensor,
+    originals: Rows,
     classes_of_originals: Tensor,
-    reconstructions: Tensor,
+    reconstructions: Rows,
     classes_of_reconstructions: Tensor,
     *,
     seed: int,
@@ -102,8 +105,7 @@ def shuffled_baseline(
     check_lengths("originals", originals, "their classes", classes_of_originals)
     if len(originals) < 2:
         raise ClovenError(f"shuffled pairs need at least 2 images, got {len(originals)}; score more images")
-    other = _derangement(len(originals), seed).to(originals.device)
-    likeness = ssim(originals[other], reconstructions)
+    likeness = ssim(permuted(originals, _derangement(len(originals), seed)), reconstructions)
     equal = _chance(classes_of_originals, classes_of_reconstructions)
     return Baseline("shuffled pairs", _mean(likeness), equal, likeness)
 
@@ -135,18 +137,16 @@ def leakage(score: float, baseline: float) -> float:
     return 0.0 if baseline >= 1 else max(0.0, (score - baseline) / (1 - baseline))
 
 
-def _mean_image(images: Tensor) -> Tensor:
+def _mean_image(images: Rows) -> Tensor:
     """Return ``(C, H, W)`` float32, summed in float64 chunk by chunk."""
-    total = torch.zeros_like(images[0], dtype=torch.float64)
-    step = max(1, CHUNK_VALUES // images[0].numel())
-    for start in range(0, len(images), step):
-        chunk = images[start : start + step]
+    total = torch.zeros(images.shape[1:], dtype=torch.float64)
+    for chunk in chunks(images, max(1, CHUNK_VALUES // prod(images.shape[1:]))):
         check_range(chunk)
-        total += chunk.double().sum(dim=0)
+        total = total.to(chunk.device) + chunk.double().sum(dim=0)
     return (total / len(images)).float()
 
 
-def _stack(guesses: Mapping[str, Tensor], originals: Tensor) -> Tensor:
+def _stack(guesses: Mapping[str, Tensor], originals: Rows) -> Tensor:
     """Return the guesses quantised, ``(k, C, H, W)``, on the originals' device."""
     if not guesses:
         raise ClovenError("guesses must name at least one image, got none; take constant_guesses()")
@@ -156,7 +156,8 @@ def _stack(guesses: Mapping[str, Tensor], originals: Tensor) -> Tensor:
                 f"the guess '{name}' must have the shape of one original, {tuple(originals.shape[1:])}, "
                 f"got {tuple(guess.shape)}; make it from images of the same input size"
             )
-    return quantise(torch.stack(list(guesses.values())).to(originals.device))
+    stacked = torch.stack(list(guesses.values()))
+    return quantise(stacked.to(originals.device) if isinstance(originals, Tensor) else stacked)
 
 
 def _derangement(n: int, seed: int) -> Tensor:

@@ -6,24 +6,25 @@ import torch
 from torch import Tensor
 
 from cloven.errors import ClovenError
+from cloven.rows import Rows
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def check_images(name: str, images: Tensor) -> None:
+def check_images(name: str, images: Rows) -> None:
     """Refuse what is not a non-empty floating-point ``(n, C, H, W)``; the values are `check_range`'s."""
-    if images.ndim != 4 or images.numel() == 0:
+    if len(images.shape) != 4 or 0 in images.shape:
         raise ClovenError(
             f"{name} must be a non-empty batch of images (n, C, H, W), got the shape {tuple(images.shape)}; "
             "give one image as (1, C, H, W)"
         )
-    if not images.is_floating_point():
+    if not images.dtype.is_floating_point:
         raise ClovenError(
             f"{name} must be floating point in [0, 1], got {images.dtype}; divide 8-bit pixels by 255"
         )
 
 
-def check_pair(a: Tensor, b: Tensor) -> None:
+def check_pair(a: Rows, b: Rows) -> None:
     """Refuse two batches that are not images, or not of one shape: image i is compared with image i."""
     check_images("the first images", a)
     check_images("the second images", b)
@@ -55,7 +56,7 @@ def check_classes(name: str, classes: Tensor) -> None:
         raise ClovenError(f"{name} must be 0 or more, got {int(classes.min())}; leave out images without a class")
 
 
-def check_lengths(first: str, a: Tensor, second: str, b: Tensor) -> None:
+def check_lengths(first: str, a: Rows, second: str, b: Rows) -> None:
     """Refuse two tensors that do not speak of the same number of images."""
     if len(a) != len(b):
         raise ClovenError(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
-from torch import Tensor
+import torch
 
-from cloven.score.similarity import WINDOW, psnr, ssim
+from cloven.rows import Rows, chunks
+from cloven.score.similarity import CHUNK_VALUES, WINDOW, psnr, ssim
 
 Region = tuple[int, int, int, int]
 """Top, left, bottom, right: the first row and column, and those after the last."""
@@ -24,10 +26,15 @@ class RegionScores:
     coverage: float
 
 
-def inside(made: Tensor, originals: Tensor, region: Region) -> RegionScores:
+def inside(made: Rows, originals: Rows, region: Region) -> RegionScores:
     """Return the scores of ``(n, C, H, W)`` images inside a region."""
     top, left, bottom, right = region
-    a, b = (t[:, :, top:bottom, left:right].contiguous() for t in (made, originals))
-    large = min(a.shape[2:]) >= WINDOW
-    coverage = a[0].numel() / made[0].numel()
-    return RegionScores(float(ssim(a, b).mean()) if large else None, float(psnr(a, b).mean()), coverage)
+    size, whole = (bottom - top, right - left), made.shape[2:]
+    step = max(1, CHUNK_VALUES // (made.shape[1] * prod(size)))  # as many as are compared at a time
+    likeness, noise = [], []
+    for pair in zip(chunks(made, step), chunks(originals, step), strict=True):
+        a, b = (t[:, :, top:bottom, left:right].contiguous() for t in pair)
+        likeness += [ssim(a, b)] if min(size) >= WINDOW else []
+        noise.append(psnr(a, b))
+    mean = float(torch.cat(likeness).mean()) if likeness else None
+    return RegionScores(mean, float(torch.cat(noise).mean()), prod(size) / prod(whole))

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from cloven.errors import ClovenError
 from cloven.files import open_regular
+from cloven.row_files import StoredArray
 from cloven.zoo.contents import HEAD, described
 from cloven.zoo.folder_errors import missing, reading
-from cloven.zoo.images import Images, spread
+from cloven.zoo.images import Images, new_pixels, put_pixels, spread
 from cloven.zoo.notes import note
 from cloven.zoo.pixels import SIDES, Shape, pillow, to_pixels
 
@@ -285,7 +286,7 @@ def _tell_skipped(folder: Path, skipped: Counter[str]) -> None:
         note(f"{folder}: files that are not pictures, or cannot be read here, were skipped ({count}: {kinds})")
 
 
-def decoded(folder: Path, names: Sequence[str], shape: Shape | None) -> NDArray[np.uint8]:
+def decoded(folder: Path, names: Sequence[str], shape: Shape | None) -> NDArray[np.uint8] | StoredArray:
     """Return all pictures ``(n, channels, height, width)`` in a shape, or by default in the one that they have.
 
     Raises:
@@ -294,13 +295,14 @@ def decoded(folder: Path, names: Sequence[str], shape: Shape | None) -> NDArray[
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's advice on unusual files, and on large ones, which are refused here
         wanted = shape or _common_shape(folder, names)
-        pixels = np.empty((len(names), *wanted), np.uint8)
         ignored: Counter[str] = Counter()
-        for i, one in enumerate(
-            _each(folder, names, lambda picture: (to_pixels(picture, wanted), list(_ignored(picture))))
-        ):
-            pixels[i] = one[0]
-            ignored.update(one[1])
+
+        def read(picture: Image.Image) -> NDArray[np.uint8]:
+            pixels = to_pixels(picture, wanted)
+            ignored.update(_ignored(picture))
+            return pixels
+
+        pixels = put_pixels(new_pixels(len(names), wanted), _each(folder, names, read))
     if ignored:
         counts = ", ".join(f"{count} {what}" for what, count in sorted(ignored.items()))
         note(f"{folder}: of {len(names)} pictures, {counts}; as in torchvision's ImageFolder")

@@ -6,28 +6,33 @@ All other parts of cloven use this record. It does not depend on file formats or
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cloven.errors import ClovenError
+from cloven.files import cache_dir
+from cloven.row_files import RowFile, StoredArray, stored, temporary
 
 if TYPE_CHECKING:
     import torch
 
+    from cloven.rows import Rows
+
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images of one size, in memory, with the source of each.
+    """Images of one size, with the source of each.
 
     Attributes:
         name: The kind of the set, such as "mnist" or "folder:photos"; never a full path.
-        pixels: ``(n, channels, height, width)``, 0 to 255; read-only.
+        array: ``(n, channels, height, width)``, 0 to 255, read-only: in memory, or in a file if it is large.
         labels: ``(n,)``, indices into ``classes``; None if unlabelled.
         classes: The names of the classes; empty if unlabelled.
         sources: The file, or file and index, of each image.
@@ -35,7 +40,7 @@ class Images:
     """
 
     name: str
-    pixels: NDArray[np.uint8]
+    array: NDArray[np.uint8] | StoredArray
     labels: NDArray[np.int64] | None
     classes: tuple[str, ...]
     sources: tuple[str, ...]
@@ -43,30 +48,42 @@ class Images:
     def __post_init__(self) -> None:
         if problems := list(_problems(self)):
             raise ClovenError(problems)
-        for field in ("pixels", "labels"):
-            if (array := getattr(self, field)) is not None:
+        for field in ("array", "labels"):
+            if isinstance(array := getattr(self, field), np.ndarray):
                 view = array.view()
                 view.flags.writeable = False
                 object.__setattr__(self, field, view)
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.array)
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """All pixels ``(n, channels, height, width)``, in memory."""
+        return np.asarray(self.array)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """The channels, height and width of one image."""
-        channels, height, width = self.pixels.shape[1:]
+        channels, height, width = self.array.shape[1:]
         return channels, height, width
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Images:
-        """Return the images at these indices, in this order."""
+        """Return the images at these indices, in this order; those in a file are not read."""
         chosen = np.asarray(indices, dtype=np.int64)
         labels = None if self.labels is None else self.labels[chosen]
         sources = tuple(self.sources[i] for i in chosen)
-        return Images(self.name, self.pixels[chosen], labels, self.classes, sources)
+        pixels = self.array.take(chosen) if isinstance(self.array, StoredArray) else self.array[chosen]
+        return Images(self.name, pixels, labels, self.classes, sources)
+
+    def rows(self) -> Rows:
+        """Return the images as float32 ``(n, channels, height, width)`` in [0, 1]; those in a file are not read."""
+        from cloven.rows import StoredRows
+
+        return StoredRows(self.array) if isinstance(self.array, StoredArray) else self.tensor()
 
     def tensor(self) -> torch.Tensor:
-        """Return the images as float32 ``(n, channels, height, width)`` in [0, 1]."""
+        """Return the images as float32 ``(n, channels, height, width)`` in [0, 1], all in memory."""
         import torch
 
         return torch.from_numpy(self.pixels.astype(np.float32)).div_(255)
@@ -77,8 +94,9 @@ class Images:
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of all pixels and labels, in order, without names and sources."""
-        digest = hashlib.sha256(repr(self.pixels.shape).encode())
-        digest.update(self.pixels.tobytes())
+        digest = hashlib.sha256(repr(self.array.shape).encode())
+        for image in self.array:
+            digest.update(image.tobytes())
         if self.labels is not None:
             digest.update(b"labels")
             digest.update(self.labels.astype("<i8").tobytes())
@@ -86,8 +104,36 @@ class Images:
 
     @cached_property
     def _digests(self) -> tuple[str, ...]:
-        shape = repr(self.pixels.shape[1:]).encode()
-        return tuple(hashlib.sha256(shape + image.tobytes()).hexdigest() for image in self.pixels)
+        shape = repr(self.array.shape[1:]).encode()
+        return tuple(hashlib.sha256(shape + image.tobytes()).hexdigest() for image in self.array)
+
+
+LARGE = 2**25
+"""The number of bytes from which pixels are kept in a file."""
+
+
+def is_large(shape: Sequence[int]) -> bool:
+    """Return whether images of a shape ``(n, channels, height, width)`` are kept in a file."""
+    return prod(shape) >= LARGE
+
+
+def new_pixels(count: int, shape: tuple[int, int, int]) -> NDArray[np.uint8] | RowFile:
+    """Return a place for the pixels of images, to be filled with `put_pixels`: a file in the cache for many."""
+    if not is_large((count, *shape)):
+        return np.empty((count, *shape), np.uint8)
+    return temporary((count, *shape), np.uint8, cache_dir())
+
+
+def put_pixels(
+    place: NDArray[np.uint8] | RowFile, images: Iterable[NDArray[np.uint8]]
+) -> NDArray[np.uint8] | StoredArray:
+    """Write images ``(channels, height, width)`` to a place for them, and return all of them."""
+    for i, image in enumerate(images):
+        if isinstance(place, RowFile):
+            place.write(i, image[None])
+        else:
+            place[i] = image
+    return stored(place) if isinstance(place, RowFile) else place
 
 
 def split(
@@ -126,21 +172,20 @@ def test_half(images: Images) -> Images:
 
 def with_mirrored(images: Images) -> Images:
     """Return each image followed by its mirror image, unless the two are equal."""
-    mirrored = Images(
-        images.name,
-        images.pixels[..., ::-1].copy(),
-        images.labels,
-        images.classes,
-        tuple(f"{source} mirrored" for source in images.sources),
-    )
-    pixels, places, sources = [], [], []
-    for place, (one, other) in enumerate(zip(images.digests(), mirrored.digests(), strict=True)):
-        for which in (images,) if one == other else (images, mirrored):
-            pixels.append(which.pixels[place])
+    places, mirrored = [], []
+    for place, image in enumerate(images.array):
+        for changed in (False,) if np.array_equal(image, image[..., ::-1]) else (False, True):
             places.append(place)
-            sources.append(which.sources[place])
+            mirrored.append(changed)
+    each = zip(places, mirrored, strict=True)
+    sources = tuple(images.sources[place] + " mirrored" * changed for place, changed in each)
+    made = (
+        images.array[place][..., ::-1] if changed else images.array[place]
+        for place, changed in zip(places, mirrored, strict=True)
+    )
+    pixels = put_pixels(new_pixels(len(places), images.shape), made)
     labels = None if images.labels is None else images.labels[places]
-    return Images(images.name, np.stack(pixels), labels, images.classes, tuple(sources))
+    return Images(images.name, pixels, labels, images.classes, sources)
 
 
 def spread(labels: NDArray[np.int64] | None, count: int, limit: int | None) -> NDArray[np.int64]:
@@ -162,7 +207,7 @@ def spread(labels: NDArray[np.int64] | None, count: int, limit: int | None) -> N
 
 
 def _problems(images: Images) -> Iterator[str]:
-    pixels, labels, count = images.pixels, images.labels, len(images.pixels)
+    pixels, labels, count = images.array, images.labels, len(images.array)
     if pixels.dtype != np.uint8 or pixels.ndim != 4:
         yield f"pixels: got {pixels.dtype} {pixels.shape}, expected uint8 (n, channels, height, width)"
     if len(images.sources) != count:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloven.errors import ClovenError, require
-from cloven.zoo.images import Images
+from cloven.zoo.images import Images, new_pixels, put_pixels
 from cloven.zoo.pixels import MODES, Shape, pillow, to_pixels
 
 if TYPE_CHECKING:
@@ -33,21 +35,31 @@ def read_photos(shape: Shape | None, limit: int | None) -> Images:
     """
     shape, count = shape or SHAPE, COUNT if limit is None else limit
     photographs = [(name, picture.convert(MODES[shape[0]])) for name, picture in _photographs()]
-    random = np.random.default_rng(SEED)
-    found: dict[bytes, tuple[str, NDArray[np.uint8]]] = {}
-    for _ in range(TRIES * count):
-        if len(found) == count:
-            break
-        name, picture = photographs[random.integers(len(photographs))]
-        source, pixels = _crop(picture, shape, random)
-        found.setdefault(pixels.tobytes(), (f"{name}@{source}", pixels))
-    if len(found) < count:
+    sources: list[str] = []
+    pixels = put_pixels(new_pixels(count, shape), _crops(photographs, shape, count, sources))
+    if len(sources) < count:
         raise ClovenError(
-            f"photos: only {len(found)} different crops of shape {shape} were found, expected {count}; "
+            f"photos: only {len(sources)} different crops of shape {shape} were found, expected {count}; "
             "give a lower limit or a larger shape"
         )
-    sources, pixels_of = zip(*found.values(), strict=True)
-    return Images("photos", np.stack(pixels_of), None, (), sources)
+    return Images("photos", pixels, None, (), tuple(sources))
+
+
+def _crops(
+    photographs: Sequence[tuple[str, Image.Image]], shape: Shape, count: int, sources: list[str]
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield at most ``count`` different crops, and append the source of each to ``sources``."""
+    random = np.random.default_rng(SEED)
+    known: set[bytes] = set()
+    for _ in range(TRIES * count):
+        if len(sources) == count:
+            return
+        name, picture = photographs[int(random.integers(len(photographs)))]
+        source, pixels = _crop(picture, shape, random)
+        if (digest := hashlib.sha256(pixels.tobytes()).digest()) not in known:
+            known.add(digest)
+            sources.append(f"{name}@{source}")
+            yield pixels
 
 
 def _crop(picture: Image.Image, shape: Shape, random: np.random.Generator) -> tuple[str, NDArray[np.uint8]]:

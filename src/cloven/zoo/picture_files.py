@@ -28,7 +28,7 @@ def as_files(spec: str, shape: Shape, count: int) -> list[bytes]:
     images = load(spec, shape=shape, limit=count)
     if len(images) < count:
         raise ClovenError(f"{spec} has {len(images)} images; expected {count}")
-    return [_png(pixels) for pixels in images.pixels[:count]]
+    return [_png(pixels) for pixels in images.array[:count]]
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloven.errors import ClovenError, require
-from cloven.zoo.images import Images
+from cloven.zoo.images import Images, new_pixels, put_pixels
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -70,10 +70,10 @@ def to_pixels(
 
 def reshaped(images: Images, shape: Shape | None) -> Images:
     """Return the images in a shape; the same record if they already have it."""
-    if shape is None or images.pixels.shape[1:] == shape:
+    if shape is None or images.shape == shape:
         return images
-    pixels = np.empty((len(images), *shape), np.uint8)
-    for i, image in enumerate(images.pixels):
-        rows = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
-        pixels[i] = to_pixels(pillow().fromarray(rows), shape)
-    return replace(images, pixels=pixels)
+    rows = (
+        image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)) for image in images.array
+    )
+    made = (to_pixels(pillow().fromarray(each), shape) for each in rows)
+    return replace(images, array=put_pixels(new_pixels(len(images), shape), made))

@@ -9,12 +9,13 @@ from pathlib import Path
 from torch import nn
 
 from cloven.errors import ClovenError
+from cloven.files import cache_dir
 from cloven.zoo.datasets import load
 from cloven.zoo.folders import read_pictures
 from cloven.zoo.images import Images, split, test_half
 from cloven.zoo.models import MODELS
 from cloven.zoo.pixels import Shape
-from cloven.zoo.training import EPOCHS, cache_dir, trained
+from cloven.zoo.training import EPOCHS, trained
 
 Progress = Callable[[str, int, int], None]
 

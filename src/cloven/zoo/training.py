@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +61,7 @@ def fit(
     with the same number of threads. The initial weights are the caller's: see ``seeded``.
     """
     labels = _labels(images, epochs=epochs, batch=batch)
-    pixels = torch.tensor(images.pixels)
+    count = len(images)
     device = next(model.parameters()).device
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     order = torch.Generator().manual_seed(seed)
@@ -70,16 +69,16 @@ def fit(
     with _random_from(seed, device), torch.enable_grad():
         for epoch in range(1, epochs + 1):
             total = 0.0
-            for chosen in _batches(torch.randperm(len(pixels), generator=order), batch):
-                inputs = _inputs(pixels[chosen], device)
+            for chosen in _batches(torch.randperm(count, generator=order), batch):
+                inputs = _inputs(images, chosen, device)
                 loss = cross_entropy(model(inputs), labels[chosen].to(device))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 total += float(loss.detach()) * len(chosen)
             if on_epoch is not None:
-                on_epoch(epoch, total / len(pixels))
-        update_bn((_inputs(some, device) for some in _batches(pixels, batch)), model)
+                on_epoch(epoch, total / count)
+        update_bn((_inputs(images, some, device) for some in _batches(torch.arange(count), batch)), model)
     return model.eval()
 
 
@@ -91,8 +90,8 @@ def _batches(rows: Tensor, size: int) -> list[Tensor]:
     return found
 
 
-def _inputs(pixels: Tensor, device: torch.device) -> Tensor:
-    return pixels.to(device, torch.float32).div_(255)
+def _inputs(images: Images, chosen: Tensor, device: torch.device) -> Tensor:
+    return torch.from_numpy(images.array[chosen.numpy()]).to(device, torch.float32).div_(255)
 
 
 def accuracy(predicted: Tensor | NDArray[np.int64], labels: Tensor | NDArray[np.int64]) -> float:
@@ -125,7 +124,7 @@ def trained(
     the file ``start``, if there is one.
     """
     _labels(train, epochs=epochs, batch=BATCH)
-    shape: tuple[int, int, int] = train.pixels.shape[1:]
+    shape = train.shape
     model = seeded(lambda: begun(name, shape=shape, classes=len(train.classes), start=start), seed)
     recipe = {
         "schema": SCHEMA,
@@ -152,13 +151,6 @@ def trained(
     model.cpu()
     _keep(file, model)
     return model
-
-
-def cache_dir() -> Path:
-    """Return the folder of trained models: $CLOVEN_CACHE, else $XDG_CACHE_HOME/cloven, else ~/.cache/cloven."""
-    if own := os.environ.get("CLOVEN_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cloven"
 
 
 @contextmanager
