@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 
 import torch
@@ -31,6 +31,12 @@ def keep_memory() -> None:
         return
     mallopt(_TRIM_THRESHOLD, KEPT)
     mallopt(_MMAP_THRESHOLD, 2**25)  # the largest value that glibc accepts
+
+
+def release_memory() -> None:
+    """Return freed memory to the system, if the C library is glibc."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager

@@ -83,7 +83,7 @@ class Cell:
 
     def provenance(self, material: Material) -> dict[str, JsonValue]:
         """Return everything that can change a number of this cell; the key is its hash."""
-        captured = self._captured(material, "auxiliary")
+        captured = self.captured(material, "auxiliary")
         limit = {} if self.attack_seconds is None else {"attack_seconds": self.attack_seconds}
         found: dict[str, JsonValue] = json.loads(
             json.dumps(
@@ -117,7 +117,8 @@ class Cell:
         canonical = json.dumps(self.provenance(material), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def _captured(self, material: Material, of: str) -> Shares:
+    def captured(self, material: Material, of: str) -> Shares:
+        """Return what the attacker observes of one set of images, in the shapes in which it is read."""
         captured = material.captured(self.observation, of, self.recorded)
         if self.guessed is not None:
             captured = captured.read_as(self.guessed)
@@ -125,7 +126,7 @@ class Cell:
 
     def given(self, material: Material) -> Knowledge:
         """Return the attacker's knowledge, each part of which is computed when the attack uses it."""
-        captured = self._captured(material, "auxiliary")
+        captured = self.captured(material, "auxiliary")
         count = len(captured)
         white_box = is_white_box(self.attack)
         return Knowledge(
@@ -133,7 +134,7 @@ class Cell:
             auxiliary=material.images["auxiliary"][:count],
             captured=captured,
             classes=material.classes["auxiliary"][:count],
-            observed=self._captured(material, "victims"),
+            observed=self.captured(material, "victims"),
             query=query_of(self.observation, captured, material, self.recorded),
             front=front_of(self.observation, captured) if white_box else None,
             rear=rear_of(self.observation, captured) if white_box else None,
@@ -213,7 +214,7 @@ def attacks(cells: Sequence[Cell], material: Material, checkpoints: Path | None 
 
 def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained: float) -> Outcome:
     start = time.perf_counter()
-    captured = cell._captured(material, "victims")
+    captured = cell.captured(material, "victims")
     victims, classes = material.images["victims"], material.classes["victims"]
     made, guessed = _answered(cell, captured, learned, material)
     shuffled = shuffled_baseline(victims, classes, victims if made is None else made, guessed, seed=cell.seed)
@@ -305,7 +306,7 @@ def _reconstructed(cell: Cell, captured: Shares, learned: DescribedReconstructor
 def _held_out(cell: Cell, learned: Learned, material: Material) -> HeldOut:
     """Return the scores on held-out pairs, which are computed after those of the victims and do not change them."""
     images = material.images["selection"]
-    made, guessed = _answered(cell, cell._captured(material, "selection"), learned, material)
+    made, guessed = _answered(cell, cell.captured(material, "selection"), learned, material)
     agreed = float(agreement(guessed, material.classes["selection"]).double().mean())
     likeness = None if made is None else float(ssim(made, images).mean())
     return HeldOut(images=len(images), ssim=likeness, agreement=agreed)

@@ -10,6 +10,7 @@ from pathlib import Path
 from cloven.attacks.knowledge import MissingKnowledgeError
 from cloven.auditing.cell import Cell, attacks
 from cloven.auditing.material import Material
+from cloven.auditing.memory import Capacity, capacity
 from cloven.auditing.store import CELLS, Store
 from cloven.errors import ClovenError
 from cloven.parallel import side_by_side
@@ -30,18 +31,31 @@ class Unfinished:
 
 
 def run_missing(
-    cells: Mapping[str, Cell], material: Material, store: Store, *, jobs: int, progress: Progress
+    cells: Mapping[str, Cell],
+    material: Material,
+    store: Store,
+    *,
+    jobs: int,
+    progress: Progress,
+    memory: int | None = None,
 ) -> dict[str, Unfinished]:
     """Run the cells, given by their keys, that the store does not hold yet; return those without a result.
 
-    A cell that fails does not stop the others.
+    A cell that fails does not stop the others. At most ``jobs`` processes run, and fewer if they do not fit the
+    limit on ``memory``, in bytes.
+
+    Raises:
+        ClovenError: if one cell does not fit that limit.
     """
     finished = store.keys()
     left = [cell for key, cell in cells.items() if key not in finished]
     done = len(cells) - len(left)
     progress("attacking", done, len(cells))
     unfinished: dict[str, Unfinished] = {}
-    for key, reason in run_cells(left, material, store, jobs=jobs):
+    fits = Capacity(jobs, TOGETHER)
+    if memory is not None and left:
+        fits = capacity(left, material, limit=memory, most=fits)
+    for key, reason in run_cells(left, material, store, jobs=fits.jobs, together=fits.together):
         if reason is not None:
             unfinished[key] = reason
         done += 1
@@ -53,12 +67,18 @@ Ended = tuple[str, Unfinished | None]
 """The key of a cell, and why it has no result; None if it has one."""
 
 
-def run_cells(cells: Sequence[Cell], material: Material, store: Store, *, jobs: int) -> Iterator[Ended]:
+TOGETHER = 16
+"""The largest number of attacks that are trained together; all of them are in memory."""
+
+
+def run_cells(
+    cells: Sequence[Cell], material: Material, store: Store, *, jobs: int, together: int = TOGETHER
+) -> Iterator[Ended]:
     """Run every cell and save its result; yield each key as the cell ends.
 
-    Where features are computed for each batch, several cells are trained together on the same batches.
+    Where features are computed for each batch, up to ``together`` cells are trained on the same batches.
     """
-    units = _units(cells, material, jobs)
+    units = _units(cells, material, jobs, together)
     if jobs <= 1 or len(units) <= 1:
         for unit in units:
             yield from _finish(unit, material, store)
@@ -67,18 +87,14 @@ def run_cells(cells: Sequence[Cell], material: Material, store: Store, *, jobs: 
         yield from ended
 
 
-TOGETHER = 16
-"""The largest number of attacks that are trained together; all of them are in memory."""
-
-
-def _units(cells: Sequence[Cell], material: Material, jobs: int) -> list[tuple[Cell, ...]]:
+def _units(cells: Sequence[Cell], material: Material, jobs: int, together: int) -> list[tuple[Cell, ...]]:
     """Return the units of work: single cells, or groups of cells that share the features of each batch."""
     if not material.features.computed:
         return [(cell,) for cell in cells]
     alike: dict[tuple[int, int | None, float | None], list[Cell]] = {}
     for cell in cells:
         alike.setdefault((cell.seed, cell.pairs, cell.attack_seconds), []).append(cell)
-    size = min(TOGETHER, max(1, -(-len(cells) // jobs)))
+    size = min(together, max(1, -(-len(cells) // jobs)))
     return [tuple(group[i : i + size]) for group in alike.values() for i in range(0, len(group), size)]
 
 

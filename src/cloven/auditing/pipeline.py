@@ -75,11 +75,15 @@ SIDE, CHANNELS, NUMBERS = 8, 64, 5_000_000
 
 @dataclass(frozen=True)
 class Execution:
-    """The folder of an audit's results, its number of processes, and the function that reports its progress."""
+    """The folder of an audit's results, its number of processes, and the function that reports its progress.
+
+    ``memory`` limits the bytes of memory of all processes together; None for no limit.
+    """
 
     folder: Path
     jobs: int = 1
     progress: Progress = lambda *_: None
+    memory: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -337,7 +341,8 @@ def attacked(
                 begun.append((entry, attack))
                 shown |= {key: _planned(entry, cell) for key, cell in named.items()}
             store.plan(shown)
-            lacking = run_missing(cells, material, store, jobs=execution.jobs, progress=progress)
+            jobs, memory = execution.jobs, execution.memory
+            lacking = run_missing(cells, material, store, jobs=jobs, progress=progress, memory=memory)
             shown |= {key: _without_result(shown[key], reason) for key, reason in lacking.items()}
             store.plan(shown)
             _refuse_failed(shown.values())

@@ -256,6 +256,7 @@ class StudyExecution:
         folder: the folder.
         jobs: the number of processes.
         disk: the gigabytes of captured numbers to keep on disk.
+        memory: the bytes of memory of all processes of an audit; None for no limit.
         retries: how often an audit that failed is tried again, after the others.
         shard: ``(i, n)`` runs only each n-th audit, from the i-th on; both count from 1.
         accept_changes: whether a study that has changed goes on.
@@ -267,6 +268,7 @@ class StudyExecution:
     folder: Path
     jobs: int = 1
     disk: float = 4.0
+    memory: int | None = None
     retries: int = 0
     shard: tuple[int, int] = (1, 1)
     accept_changes: bool = False
@@ -336,7 +338,7 @@ def _ended_with(audit: PlannedAudit, execution: StudyExecution) -> tuple[str, ..
     try:
         with execution.progress() as progress:
             asked = request.study(replace(audit.request, disk=execution.disk), None, paper)
-            execute(asked, paper, Execution(place, execution.jobs, progress))
+            execute(asked, paper, Execution(place, execution.jobs, progress, execution.memory))
         execution.finished(place)
     except ClovenError as error:
         return error.problems

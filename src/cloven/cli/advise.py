@@ -16,6 +16,7 @@ from cloven.cli.options import (
     DATA,
     IMAGES,
     LIMITS,
+    SIZES,
     AsJson,
     Classes,
     InputSize,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("cloven")
 
 TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
-SIZES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 ENERGIES = {"mJ": 1e-3, "J": 1.0}
 
 OPTIONS = {

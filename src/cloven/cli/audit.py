@@ -27,6 +27,7 @@ from cloven.cli.options import (
     InputSize,
     Jobs,
     Mean,
+    MemoryLimit,
     ModelOption,
     Seed,
     Seeds,
@@ -36,6 +37,7 @@ from cloven.cli.options import (
     device_of,
     given,
     image_size,
+    memory_size,
     names_in,
     numbers,
     unmet,
@@ -264,6 +266,7 @@ def audit(
         ),
     ] = "float32",
     disk: Disk = 4.0,
+    memory: MemoryLimit = "",
     seed: Seed = 0,
     jobs: Jobs = None,
     out: Annotated[
@@ -338,6 +341,7 @@ def audit(
         problems.append(f"--model requires a plan without a [model] table, got the model {model}; leave it out")
     name = model if plan is None else plan.named_model.name
     paths = tried(lambda: layer_paths(name, names_in(layers)), problems) or ()
+    memory_limit = tried(lambda: memory_size(memory), problems)
     shape_of_image = tried(lambda: image_size(input_size), problems) if input_size else None
     means, deviations = (
         tried(partial(numbers, text, option, "0.5,0.5,0.5"), problems) if text else None
@@ -393,7 +397,7 @@ def audit(
     stem = Path(model).stem if plan is not None else model.replace(":", "-")
     folder = out or Path("runs") / f"{stem}-{data.partition(':')[0]}{'-captured' if pairs is not None else ''}"
     with resumable(folder) as progress:
-        summary = execute(study, paper, Execution(folder, jobs or cores(), progress))
+        summary = execute(study, paper, Execution(folder, jobs or cores(), progress, memory_limit))
     page = write(folder)
     if as_json:
         print_json(summary.model_dump(mode="json"))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloven.cli.advise import SIZES
 from cloven.cli.assignment import (
     AssignmentResult,
     ImageOptions,
@@ -25,6 +24,7 @@ from cloven.cli.options import (
     DATA,
     LINKS,
     LISTENER,
+    SIZES,
     WORKERS,
     AsJson,
     Classes,

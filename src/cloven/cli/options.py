@@ -193,6 +193,15 @@ Disk = Annotated[
         rich_help_panel=COMPUTING,
     ),
 ]
+MemoryLimit = Annotated[
+    str,
+    typer.Option(
+        "--memory",
+        help="Limit on the memory of all processes, such as 4GB: fewer run at a time, or the audit is refused.",
+        metavar="SIZE",
+        rich_help_panel=COMPUTING,
+    ),
+]
 Jobs = Annotated[
     int | None,
     typer.Option(
@@ -255,6 +264,18 @@ def quantity(text: str, option: str, units: Mapping[str, float]) -> float:
     if found is None or found[2] not in units:
         raise ClovenError(f"{option} is {text!r}; expected a number and one of {', '.join(units)}")
     return float(found[1]) * units[found[2]]
+
+
+SIZES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+
+
+def memory_size(text: str) -> int | None:
+    """Return the bytes of ``--memory``; None for no text.
+
+    Raises:
+        ClovenError: for a text that is not a size such as ``4GB``.
+    """
+    return round(quantity(text, "--memory", SIZES)) if text else None
 
 
 def sizes(text: str, count: int, option: str, example: str) -> tuple[int, ...]:

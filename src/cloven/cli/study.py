@@ -12,7 +12,7 @@ import typer
 from cloven.cli.audit import layer_paths
 from cloven.cli.exits import MISSED, STOPPED
 from cloven.cli.help import PanelCommand, PanelGroup
-from cloven.cli.options import COMPUTING, AsJson, Disk, Jobs, cores
+from cloven.cli.options import COMPUTING, AsJson, Disk, Jobs, MemoryLimit, cores, memory_size
 from cloven.cli.printing import print_json, print_text, table
 from cloven.errors import ClovenError, tried
 
@@ -123,6 +123,7 @@ def run(
         ),
     ] = False,
     disk: Disk = 4.0,
+    memory: MemoryLimit = "",
     as_json: AsJson = False,
 ) -> None:
     """Run what is left of a study, and write a report for each audit.
@@ -140,6 +141,7 @@ def run(
         folder=folder,
         jobs=jobs or cores(),
         disk=disk,
+        memory=memory_size(memory),
         retries=retries,
         shard=_shard(shard),
         accept_changes=accept_changes,
