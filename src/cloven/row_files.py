@@ -82,8 +82,9 @@ class RowFile:
         if made.size:
             content = _content(made)
             ends = np.flatnonzero(np.diff(rows) != 1) + 1 if self.stride == self.width else np.arange(1, len(rows))
+            width = self.width
             for first, last in pairwise([0, *ends.tolist(), len(rows)]):
-                self._fill(content[first * self.width : last * self.width], int(rows[first]))
+                self._fill(content[first * width : last * width], int(rows[first]))
         return made
 
     def write(self, first: int, values: NDArray[Any]) -> None:

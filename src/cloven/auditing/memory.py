@@ -27,7 +27,7 @@ from cloven.threads import keep_memory, one_thread, release_memory, repeatable
 SPARE = 1.2
 """The memory that a cell is given, divided by what was measured: the C library does not reuse every freed block."""
 SCORED = 4
-"""The copies of the victim images that scoring holds, if they are in memory: reconstructions, shuffled pairs, ..."""
+"""The copies of the victim images that scoring holds if they are in memory, such as reconstructions."""
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
