@@ -101,7 +101,7 @@ def laid_out(z: Tensor) -> Tensor:
 def rows(z: Rows, index: Tensor) -> Tensor:
     """Return the rows ``index`` ``(n,)`` of ``(m, ...)`` in its memory format; twice as fast as ``z[index]``."""
     if not isinstance(z, Tensor):
-        return z[index]
+        return rows(z[index], torch.arange(len(index)))  # in the memory format that rows in memory have
     if z.ndim != 4 or not z.is_contiguous(memory_format=torch.channels_last):
         return z.index_select(0, index)
     last = z.permute(0, 2, 3, 1)
