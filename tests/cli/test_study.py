@@ -269,6 +269,30 @@ def test_damaged_and_foreign_files_are_named_and_not_counted(cloven: Run) -> Non
 
 
 @pytest.mark.usefixtures("shards")
+def test_what_is_damaged_in_one_folder_is_taken_from_another(cloven: Run) -> None:
+    shutil.copytree("a", "copy")
+    (audit,), (other,) = Path("a/audits").iterdir(), Path("b/audits").iterdir()
+    damaged = [audit / name for name in ("planned.json", "subject.json", "summary.json")]
+    for path in damaged:
+        path.write_bytes(path.read_bytes().replace(b"20", b"21").replace(b"lenet5", b"lenet6"))
+    tensors, *_ = audit.glob("cells/*.safetensors")
+    tensors.write_bytes(tensors.read_bytes()[:-1])
+    foreign, *_ = other.glob("cells/*.json")
+    for end in (".json", ".safetensors"):
+        shutil.copy(foreign.with_suffix(end), audit / "cells")
+
+    merged = cloven("study", "merge", "a", "b", "copy", "--out", "all")
+
+    assert merged.code == 1
+    for path in (*damaged, tensors):
+        assert f"left out: {path} was edited or damaged" in merged.err
+    assert f"not counted: {audit / 'cells' / foreign.name} is not a cell of the study as it is now" in merged.err
+    assert status(cloven, "--out", "all")["counts"]["done"] == 2
+    assert cells("all").keys() == cells("copy").keys() | cells("b").keys()
+    assert read_document(Path("all", *audit.parts[1:], "subject.json"), "")["model"] == "lenet5"
+
+
+@pytest.mark.usefixtures("shards")
 def test_different_numbers_for_one_cell_are_refused(cloven: Run) -> None:
     shutil.copytree("a", "c")
     path, *_ = sorted(Path("c").glob("audits/*/cells/*.json"))

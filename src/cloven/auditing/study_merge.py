@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from cloven.auditing.finding import CellResult
@@ -22,10 +23,12 @@ from cloven.auditing.store import (
     PlannedCell,
     Store,
     differing,
+    read_model,
     write_document,
 )
 from cloven.auditing.study_file import difference, planned_audits
 from cloven.auditing.study_run import AUDITS, FAILURES, STUDY, StudyRecord, recorded
+from cloven.auditing.subject_record import SubjectRecord
 from cloven.errors import ClovenError, tried
 from cloven.files import read_json, replacing_folder
 
@@ -66,6 +69,7 @@ class _Found:
 
     cells: dict[str, Store] = field(default_factory=dict)
     config: Store | None = None
+    subject: Store | None = None
     summary: Store | None = None
     planned: dict[str, PlannedCell] = field(default_factory=dict)
 
@@ -178,13 +182,12 @@ def _collect(
             _add(store, path.stem, found, left_out, conflicts)
         elif path.suffix != ".safetensors" or not path.with_suffix(".json").exists():
             _sort(path, not_counted, left_out)
-    try:
-        found.planned = {**found.planned, **(store.planned() or {})}
-        if found.summary is None and (store.folder / SUMMARY).exists():
-            store.summary()
-            found.summary = store
-    except ClovenError as error:
-        left_out += error.problems
+    found.planned = {**found.planned, **(tried(store.planned, left_out) or {})}
+    subject = partial(read_model, store.folder / SUBJECT, SubjectRecord, "it is written again by the audit")
+    if found.subject is None and (store.folder / SUBJECT).exists() and tried(subject, left_out) is not None:
+        found.subject = store
+    if found.summary is None and (store.folder / SUMMARY).exists() and tried(store.summary, left_out) is not None:
+        found.summary = store
 
 
 def _sort(path: Path, not_counted: list[str], left_out: list[str]) -> None:
@@ -229,9 +232,9 @@ def _written(folder: Path, found: _Found) -> bool:
     """Write an audit into a folder, and return whether it has ended."""
     assert found.config is not None
     (folder / CELLS).mkdir(parents=True)
-    for name in (CONFIG, SUBJECT):
-        if (found.config.folder / name).exists():
-            shutil.copyfile(found.config.folder / name, folder / name)
+    for store, name in ((found.config, CONFIG), (found.subject, SUBJECT)):
+        if store is not None:
+            shutil.copyfile(store.folder / name, folder / name)
     for key, store in found.cells.items():
         for end in ("safetensors", "json"):
             shutil.copyfile(store.folder / CELLS / f"{key}.{end}", folder / CELLS / f"{key}.{end}")
