@@ -182,7 +182,9 @@ def _collect(
             _add(store, path.stem, found, left_out, conflicts)
         elif path.suffix != ".safetensors" or not path.with_suffix(".json").exists():
             _sort(path, not_counted, left_out)
-    found.planned = {**found.planned, **(tried(store.planned, left_out) or {})}
+    planned = tried(store.planned, left_out)
+    if planned is not None:
+        found.planned = {**found.planned, **planned}
     subject = partial(read_model, store.folder / SUBJECT, SubjectRecord, "it is written again by the audit")
     if found.subject is None and (store.folder / SUBJECT).exists() and tried(subject, left_out) is not None:
         found.subject = store
