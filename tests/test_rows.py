@@ -78,6 +78,10 @@ def test_a_temporary_file_has_no_name_and_is_closed_with_its_last_user(tmp_path:
         os.fstat(descriptor)
 
 
+def test_an_array_in_a_temporary_file_is_sent_to_another_process_as_a_whole(images: StoredRows) -> None:
+    assert np.array_equal(pickle.loads(pickle.dumps(images.array.take(slice(3, 9)))), PIXELS[3:9])
+
+
 def test_rows_of_safetensors_are_read_without_the_rest(tmp_path: Path) -> None:
     message = np.arange(24, dtype=np.float32).reshape(4, 6)
     save_file({"0": message, "image": PIXELS, "own": np.array([True, False])}, tmp_path / "a", {"link": "x"})

@@ -24,9 +24,9 @@ Rows = NDArray[np.int64]
 
 
 class OpenFile:
-    """An open file, which is closed when nothing refers to it; a temporary one has no name."""
+    """An open file, which is closed when nothing refers to it; the name of a temporary one is None."""
 
-    def __init__(self, descriptor: int, name: str) -> None:
+    def __init__(self, descriptor: int, name: str | None) -> None:
         self.descriptor, self.name = descriptor, name
         weakref.finalize(self, os.close, descriptor)
 
@@ -100,7 +100,7 @@ class RowFile:
                 done = os.pwrite(self.file.descriptor, content[:AT_ONCE], at)
                 content, at = content[done:], at + done
         except OSError as error:
-            raise ClovenError(f"cannot write {self.file.name}: {system_reason(error)}") from error
+            raise ClovenError(f"cannot write {self.file.name or TEMPORARY}: {system_reason(error)}") from error
 
     def _fill(self, content: memoryview, row: int) -> None:
         at = self.offset + row * self.stride
@@ -108,10 +108,12 @@ class RowFile:
             while content:
                 done = os.preadv(self.file.descriptor, [content[:AT_ONCE]], at)
                 if not done:
-                    raise ClovenError(f"{self.file.name} became shorter while it was read; do not change it")
+                    raise ClovenError(
+                        f"{self.file.name or TEMPORARY} became shorter while it was read; do not change it"
+                    )
                 content, at = content[done:], at + done
         except OSError as error:
-            raise ClovenError(f"cannot read {self.file.name}: {system_reason(error)}") from error
+            raise ClovenError(f"cannot read {self.file.name or TEMPORARY}: {system_reason(error)}") from error
 
     def part(self, first: int, shape: tuple[int, ...]) -> RowFile:
         """Return a part of each row, from its number ``first`` on, in a shape."""
@@ -126,6 +128,9 @@ def _content(array: NDArray[Any]) -> memoryview:
 def _reopened(name: str, *others: Any) -> RowFile:
     return RowFile(opened(Path(name)), *others)
 
+
+TEMPORARY = "a temporary file in the cache"
+"""What error messages call a file without a name."""
 
 AT_ONCE = 2**30
 """The most bytes of one system call; Linux transfers less than 2 GiB."""
@@ -142,7 +147,7 @@ def temporary(shape: tuple[int, ...], dtype: type[np.generic], folder: Path) -> 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder, buffering=0) as unnamed:
-            file = OpenFile(os.dup(unnamed.fileno()), "a temporary file")
+            file = OpenFile(os.dup(unnamed.fileno()), None)
         reserve(file, shape[0] * width)
     except OSError as error:
         raise ClovenError(
@@ -173,6 +178,11 @@ class StoredArray:
 
     file: RowFile
     rows: Rows
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        """Send an array in a temporary file to another process as one in memory; another is opened there."""
+        named = self.file.file.name is not None
+        return (StoredArray, (self.file, self.rows)) if named else (np.asarray, (self[:],))
 
     @property
     def shape(self) -> tuple[int, ...]:

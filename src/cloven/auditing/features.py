@@ -160,6 +160,7 @@ class _Engine:
     def rows(self, features: Features, of: str, index: Tensor) -> dict[str, Tensor]:
         if self.last is not None and self.last[0] == of and self.last[1] is index:
             return self.last[2]
+        self.last = None  # a batch may be large: let go of the last one first
         if self.functions is None:
             self.functions = [(forward(graph, names, overwrite=True), names) for graph, names in features.computed]
         images = features.images[of][index]
