@@ -30,6 +30,11 @@ class OpenFile:
         self.descriptor, self.name = descriptor, name
         weakref.finalize(self, os.close, descriptor)
 
+    @property
+    def title(self) -> str:
+        """The name for error messages."""
+        return self.name or "a temporary file in the cache"
+
 
 def opened(path: Path, *, writable: bool = False) -> OpenFile:
     """Open a file.
@@ -100,7 +105,7 @@ class RowFile:
                 done = os.pwrite(self.file.descriptor, content[:AT_ONCE], at)
                 content, at = content[done:], at + done
         except OSError as error:
-            raise ClovenError(f"cannot write {self.file.name or TEMPORARY}: {system_reason(error)}") from error
+            raise ClovenError(f"cannot write {self.file.title}: {system_reason(error)}") from error
 
     def _fill(self, content: memoryview, row: int) -> None:
         at = self.offset + row * self.stride
@@ -108,12 +113,10 @@ class RowFile:
             while content:
                 done = os.preadv(self.file.descriptor, [content[:AT_ONCE]], at)
                 if not done:
-                    raise ClovenError(
-                        f"{self.file.name or TEMPORARY} became shorter while it was read; do not change it"
-                    )
+                    raise ClovenError(f"{self.file.title} became shorter while it was read; do not change it")
                 content, at = content[done:], at + done
         except OSError as error:
-            raise ClovenError(f"cannot read {self.file.name or TEMPORARY}: {system_reason(error)}") from error
+            raise ClovenError(f"cannot read {self.file.title}: {system_reason(error)}") from error
 
     def part(self, first: int, shape: tuple[int, ...]) -> RowFile:
         """Return a part of each row, from its number ``first`` on, in a shape."""
@@ -128,9 +131,6 @@ def _content(array: NDArray[Any]) -> memoryview:
 def _reopened(name: str, *others: Any) -> RowFile:
     return RowFile(opened(Path(name)), *others)
 
-
-TEMPORARY = "a temporary file in the cache"
-"""What error messages call a file without a name."""
 
 AT_ONCE = 2**30
 """The most bytes of one system call; Linux transfers less than 2 GiB."""
