@@ -382,7 +382,7 @@ def says(**metadata: str) -> Change:
         (without("logits"), ("images.safetensors holds no tensor 'logits'; it holds auxiliary, image, input",)),
         (says(format="2"), ("captured.safetensors has format '2'; expected '1'", "images.safetensors has format")),
         (says(protected="maybe"), ("protected is 'maybe'; expected yes or no",)),
-        (says(protected="yes"), ("'0' is torch.float32 of shape (160, 1176); expected torch.uint8 with 2 axes",)),
+        (says(protected="yes"), ("'0' is float32 of shape (160, 1176); expected uint8 with 2 axes",)),
         (says(link="a to b"), ("link is 'a to b'; expected 'IP:PORT -> IP:PORT'",)),
         (says(bytes="many"), ("bytes is 'many'; expected the number of captured bytes",)),
         (changed(wire_x=lambda c, _: c["0"]), ("holds x; expected input and messages named 0, 1, ...",)),
@@ -390,7 +390,7 @@ def says(**metadata: str) -> Change:
         (changed(wire_0=lambda c, _: c["0"][:9]), ("'0' has 9 rows; 'input' has 160",)),
         (changed(sent_input=lambda _, s: s["input"] // 2), ("input numbers occur more than once",)),
         (changed(sent_image=lambda _, s: s["image"] / 255),
-         ("'image' is torch.float32 of shape (160, 1, 28, 28); expected torch.uint8 with 4 axes",)),
+         ("'image' is float32 of shape (160, 1, 28, 28); expected uint8 with 4 axes",)),
         (changed(sent_input=lambda _, s: s["input"] + 145),
          ("0 victim images were both sent and captured; expected 20 or more (160 inputs were captured, 160 sent, "
           "15 are in both)",)),

@@ -26,7 +26,7 @@ from cloven.auditing.finding import CellResult
 from cloven.auditing.summary import Summary
 from cloven.documents import Document, wrong_entries
 from cloven.errors import ClovenError, system_reason
-from cloven.files import read_bytes, read_json, replacing, write_text
+from cloven.files import parse_json, read_bytes, read_json, read_text, replacing, write_text
 
 CONFIG, PLANNED, SUMMARY, REPORT = "config.json", "planned.json", "summary.json", "report.html"
 SUBJECT = "subject.json"
@@ -156,7 +156,7 @@ class Store:
             ClovenError: where a file of the cell is not as it was written.
         """
         path = self.folder / CELLS / f"{key}.safetensors"
-        digest = self.cell(key).tensors
+        digest = read_document(path.with_suffix(".json"), AGAIN).get("tensors")
         with advising(AGAIN):
             content = read_bytes(path)
         if hashlib.sha256(content).hexdigest() != digest:
@@ -188,7 +188,7 @@ def read_model(path: Path, model: type[Model], to_do: str) -> Model:
     Raises:
         ClovenError: as `read_document`; and if it is another kind of document, or has another schema version.
     """
-    found = read_document(path, to_do)
+    found, text = _read(path, to_do)
     there, here = found.get("schema_version", found.get(SCHEMA)), model.model_fields["schema_version"].default
     if there is not None and there != here:
         raise ClovenError(
@@ -196,7 +196,7 @@ def read_model(path: Path, model: type[Model], to_do: str) -> Model:
             "run the same command again with another folder (--out)"
         )
     try:
-        return model.model_validate_json(json.dumps(found))  # JSON again: in Python, a list is not a tuple
+        return model.model_validate_json(text)  # JSON again: in Python, a list is not a tuple
     except ValidationError as error:
         wrong = wrong_entries(error, str(path))
         raise ClovenError([f"{path} does not hold what this version of cloven writes; {to_do}", *wrong]) from error
@@ -222,14 +222,21 @@ def read_document(path: Path, to_do: str) -> dict[str, JsonValue]:
     Raises:
         ClovenError: if it cannot be read, has no digest, or does not match its digest; ``to_do`` ends the message.
     """
+    return _read(path, to_do)[0]
+
+
+def _read(path: Path, to_do: str) -> tuple[dict[str, JsonValue], str]:
+    """Return the content of a document, also as JSON."""
     with advising(to_do):
-        found = read_json(path)
+        text = read_text(path)
+        found = parse_json(text, str(path))
     digest = found.pop(DIGEST, None)
     if digest is None:
         raise ClovenError(f"{path} has no digest: an earlier version of cloven wrote it; {to_do}")
     if digest != digest_of(found):
         raise ClovenError(f"{path} was edited or damaged: its content does not match its digest; {to_do}")
-    return found
+    end = f',\n  "{DIGEST}": "{digest}"\n}}\n'  # as `write_document` writes it
+    return found, text.removesuffix(end) + "}" if text.endswith(end) else json.dumps(found)
 
 
 @contextmanager
