@@ -121,7 +121,7 @@ def test_a_shelf_goes_to_another_process_as_a_path(tmp_path: Path) -> None:
     assert len(pickle.dumps(shelf)) < 1000
     assert torch.equal(all_rows(shelf["a/b"]), torch.tensor([[0.0, 1, 2], [3, 4, 5]]))
     assert all_rows(shelf["flags"]).tolist() == [True, False]
-    assert torch.equal(there.tensors["victims"], small().victims.tensor())
+    assert torch.equal(all_rows(there.images["victims"]), small().victims.tensor())
     with pytest.raises(KeyError):
         shelf["nothing"]
     assert {"a/b", "flags"} <= set(shelf)

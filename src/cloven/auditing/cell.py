@@ -36,7 +36,7 @@ from cloven.auditing.model_access import front_of, query_of, rear_of
 from cloven.auditing.ranges import leakages, ranges
 from cloven.errors import ClovenError
 from cloven.files import cache_dir
-from cloven.graph.box import Shape, hull
+from cloven.graph.box import hull
 from cloven.partition.observe import Observation
 from cloven.partition.program import image_part
 from cloven.row_files import stored, temporary
