@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 import cloven
 from cloven import rows
-from cloven.attacks import Attack, Augmented, Knowledge, Nearest, Probe, Reconstructor, Refine, Residual, Screen
+from cloven.attacks import Attack, Augmented, Knowledge, Nearest, Probe, Reconstructor, Screen
 from cloven.auditing.results import Results
 from cloven.partition.plan import Plan
 from cloven.partition.program import Program
@@ -21,7 +21,7 @@ from cloven.zoo import images as zoo_images
 from cloven.zoo.images import Images, new_pixels, put_pixels
 from tests.auditing.small import Small, small
 
-ATTACKS = [Screen(epochs=1), Nearest(), Probe(), Augmented(Residual(epochs=1), copies=2), Refine(Screen(epochs=1))]
+ATTACKS = [Screen(epochs=1), Nearest(), Probe(), Augmented(Screen(epochs=1), copies=2)]
 
 
 @pytest.fixture
