@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cloven.errors import ClovenError, system_reason
 from cloven.files import check_regular
 
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 """Row numbers ``(m,)``."""
 
 
@@ -49,7 +49,7 @@ def opened(path: Path, *, writable: bool = False) -> OpenFile:
 class RowFile:
     """Equal rows of numbers in an open file, in order, with a fixed distance from one to the next.
 
-    Rows are copied by system calls and not mapped into memory, so that no more than what is read counts as memory
+    RowNumbers are copied by system calls and not mapped into memory, so that no more than what is read counts as memory
     of the process.
 
     Attributes:
@@ -77,7 +77,7 @@ class RowFile:
         """Bytes of one row."""
         return prod(self.row) * self.dtype.itemsize
 
-    def read(self, rows: Rows) -> NDArray[Any]:
+    def read(self, rows: RowNumbers) -> NDArray[Any]:
         """Return rows ``(m, *row)``, in their order.
 
         Raises:
@@ -177,7 +177,7 @@ class StoredArray:
     """
 
     file: RowFile
-    rows: Rows
+    rows: RowNumbers
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         """Send an array in a temporary file to another process as one in memory; another is opened there."""
@@ -202,7 +202,7 @@ class StoredArray:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int | slice | Rows) -> NDArray[Any]:
+    def __getitem__(self, index: int | slice | RowNumbers) -> NDArray[Any]:
         """Return the rows of an index, in memory; one row without the first axis for a number."""
         if isinstance(index, int | np.integer):
             found: NDArray[Any] = self.file.read(self.rows[index][None])[0]
@@ -216,7 +216,7 @@ class StoredArray:
         """Return all rows, in memory."""
         return self.file.read(self.rows) if dtype is None else self.file.read(self.rows).astype(dtype)
 
-    def take(self, rows: Rows | slice) -> StoredArray:
+    def take(self, rows: RowNumbers | slice) -> StoredArray:
         """Return other rows, without reading them."""
         return StoredArray(self.file, self.rows[rows])
 

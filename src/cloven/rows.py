@@ -18,7 +18,7 @@ IN_MEMORY = 2**27
 
 
 @runtime_checkable
-class Rows(Protocol):
+class TensorRows(Protocol):
     """A tensor ``(n, ...)`` that is read by rows. A `Tensor` is one; others read their rows from a file."""
 
     @property
@@ -38,7 +38,7 @@ class Rows(Protocol):
     @overload
     def __getitem__(self, index: Tensor) -> Tensor: ...
     @overload
-    def __getitem__(self, index: slice) -> Rows: ...
+    def __getitem__(self, index: slice) -> TensorRows: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +53,13 @@ class StoredRows:
 
     @property
     def shape(self) -> torch.Size:
-        """See `Rows`."""
+        """See `TensorRows`."""
         count, *row = self.array.shape
         return torch.Size((count, row[-1], *row[:-1]) if self.channels_last else (count, *row))
 
     @property
     def dtype(self) -> torch.dtype:
-        """See `Rows`."""
+        """See `TensorRows`."""
         return torch.float32 if self.array.dtype == np.uint8 else getattr(torch, self.array.dtype.name)
 
     def __len__(self) -> int:
@@ -83,16 +83,16 @@ class StoredRows:
 class Concatenated:
     """Several sets of rows, one after the other."""
 
-    parts: Sequence[Rows]
+    parts: Sequence[TensorRows]
 
     @property
     def shape(self) -> torch.Size:
-        """See `Rows`."""
+        """See `TensorRows`."""
         return torch.Size((len(self), *self.parts[0].shape[1:]))
 
     @property
     def dtype(self) -> torch.dtype:
-        """See `Rows`."""
+        """See `TensorRows`."""
         return self.parts[0].dtype
 
     def __len__(self) -> int:
@@ -110,7 +110,7 @@ class Concatenated:
         return made
 
 
-def chunks(rows: Rows, size: int) -> Iterator[Tensor]:
+def chunks(rows: TensorRows, size: int) -> Iterator[Tensor]:
     """Yield all rows in order, ``size`` at a time."""
     if isinstance(rows, Tensor):
         yield from rows.split(size)
@@ -119,12 +119,12 @@ def chunks(rows: Rows, size: int) -> Iterator[Tensor]:
         yield rows[index]
 
 
-def all_rows(rows: Rows) -> Tensor:
+def all_rows(rows: TensorRows) -> Tensor:
     """Return all rows in memory; a tensor as it is."""
     return rows if isinstance(rows, Tensor) else rows[torch.arange(len(rows))]
 
 
-def mean_row(rows: Rows) -> Tensor:
+def mean_row(rows: TensorRows) -> Tensor:
     """Return the mean of all rows, float32; of rows in a file, it is summed in float64."""
     if isinstance(rows, Tensor):
         return rows.float().mean(0)
@@ -138,7 +138,7 @@ MEAN = 64
 """The number of rows that are summed at a time."""
 
 
-def permuted(rows: Rows, order: Tensor) -> Rows:
+def permuted(rows: TensorRows, order: Tensor) -> TensorRows:
     """Return the rows in another order; those in a file are not read."""
     return (
         StoredRows(rows.array.take(order.numpy()), rows.channels_last)

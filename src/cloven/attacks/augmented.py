@@ -30,7 +30,7 @@ from cloven.attacks.provenance import needs_classes, part_label
 from cloven.attacks.residual import Residual
 from cloven.attacks.trainer import CHUNK, Machine, Trainee
 from cloven.attacks.unbatched import begun
-from cloven.rows import Rows, StoredRows, all_rows
+from cloven.rows import StoredRows, TensorRows, all_rows
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _order(count: int, copies: int) -> tuple[Tensor, Tensor]:
     return source, copy
 
 
-def moved(images: Rows, source: Tensor, changed: Tensor, shift: float, seed: int) -> Rows:
+def moved(images: TensorRows, source: Tensor, changed: Tensor, shift: float, seed: int) -> TensorRows:
     """Return copies ``(m, C, H, W)`` of the images ``source`` ``(m,)``; the ``changed`` are flipped and shifted."""
     generator = torch.Generator().manual_seed(seed)
     height, width = images.shape[2:]
@@ -105,7 +105,7 @@ def moved(images: Rows, source: Tensor, changed: Tensor, shift: float, seed: int
 class _Moved:
     """Copies of the images ``source`` ``(m,)``, each of which shows some lines and columns ``(m, side)``."""
 
-    images: Rows
+    images: TensorRows
     source: Tensor
     lines: Tensor
     columns: Tensor
@@ -165,7 +165,7 @@ class _Passed:
 
     pairs: Pairs
     front: Front
-    images: Rows
+    images: TensorRows
     source: Tensor
     changed: Tensor
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cloven.errors import ClovenError
-from cloven.rows import Rows
+from cloven.rows import TensorRows
 
 Shape = tuple[int, ...]
 Known = TypeVar("Known")
@@ -98,7 +98,7 @@ def laid_out(z: Tensor) -> Tensor:
     return z.contiguous(memory_format=torch.channels_last) if z.ndim == 4 else z.contiguous()
 
 
-def rows(z: Rows, index: Tensor) -> Tensor:
+def rows(z: TensorRows, index: Tensor) -> Tensor:
     """Return the rows ``index`` ``(n,)`` of ``(m, ...)`` in its memory format; twice as fast as ``z[index]``."""
     if not isinstance(z, Tensor):
         return rows(z[index], torch.arange(len(index)))  # in the memory format that rows in memory have
@@ -133,7 +133,7 @@ class Pairs:
     """
 
     captured: CapturedTensors
-    images: Rows
+    images: TensorRows
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -184,7 +184,7 @@ class Knowledge:
     """
 
     image: Shape
-    auxiliary: Rows | None = None
+    auxiliary: TensorRows | None = None
     captured: CapturedTensors | None = None
     classes: Tensor | None = None
     observed: CapturedTensors | None = None

@@ -14,7 +14,7 @@ from cloven.attacks.embedding import Embedding
 from cloven.attacks.hyperparameters import COUNT, check_fields
 from cloven.attacks.knowledge import PAIRS, Knowledge, needed
 from cloven.attacks.trainer import ClosedForm, Machine
-from cloven.rows import Rows
+from cloven.rows import TensorRows
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Nearest(BatchedAttack):
 class _Retrieval:
     embedding: Embedding
     known: Tensor
-    images: Rows
+    images: TensorRows
     parameters: int = 0
     notes: tuple[str, ...] = ()
     training: None = None

@@ -22,7 +22,7 @@ from cloven.graph.graph import Graph
 from cloven.partition.observe import Observation, Seen, View
 from cloven.partition.program import Link, Program
 from cloven.row_files import StoredArray, stored_tensors
-from cloven.rows import Rows, StoredRows, all_rows, chunks, in_memory, permuted
+from cloven.rows import StoredRows, TensorRows, all_rows, chunks, in_memory, permuted
 from cloven.runtime.torch_engine import evaluate
 from cloven.threads import one_thread, repeatable
 from cloven.zoo.images import Images, is_large
@@ -68,7 +68,7 @@ class Capture:
     session: str
     payload: int
     shaped: bool
-    tensors: Mapping[str, tuple[Rows, ...]] = field(repr=False)
+    tensors: Mapping[str, tuple[TensorRows, ...]] = field(repr=False)
     auxiliary: Images = field(repr=False)
     victims: Images = field(repr=False)
     selection: Images | None = field(repr=False)
@@ -102,7 +102,7 @@ class Capture:
         parts = [[value, s.share, s.dtype] for value, s in zip(self.prints, self.seen, strict=True)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def values(self) -> dict[str, Rows]:
+    def values(self) -> dict[str, TensorRows]:
         """Return what was captured, by the names that `Material` uses: ``FINGERPRINT/victims`` ..."""
         named = ((of, zip(self.prints, tensors, strict=True)) for of, tensors in self.tensors.items())
         return {f"{value}/{of}": tensor for of, pairs in named for value, tensor in pairs}
@@ -368,7 +368,7 @@ def _not_finite(wire: _File, chosen: Mapping[str, Tensor]) -> Iterator[str]:
             yield f"{wire.path}: message {name} holds NaN or infinite numbers in {bad} rows; capture it again"
 
 
-def _parts(message: StoredArray, rows: Tensor, shapes: Sequence[Shape]) -> Iterator[Rows]:
+def _parts(message: StoredArray, rows: Tensor, shapes: Sequence[Shape]) -> Iterator[TensorRows]:
     """Yield the float32 shares ``(n, *shape)`` in rows of a message ``(m, numbers)``; bytes are divided by 255."""
     first = 0
     for shape in shapes:
@@ -383,7 +383,7 @@ def _images(sent: _File, rows: Tensor) -> Images:
     return Images("sent over the link", pixels if is_large(pixels.shape) else pixels[:], None, (), sources)
 
 
-def digest(rows: Rows) -> str:
+def digest(rows: TensorRows) -> str:
     """Return a hash of a tensor's shape and numbers."""
     found = hashlib.sha256(repr(tuple(rows.shape)).encode())
     for chunk in chunks(rows, READ):

@@ -40,7 +40,7 @@ from cloven.graph.box import hull
 from cloven.partition.observe import Observation
 from cloven.partition.program import image_part
 from cloven.row_files import stored, temporary
-from cloven.rows import Rows, StoredRows, chunks, in_memory
+from cloven.rows import StoredRows, TensorRows, chunks, in_memory
 from cloven.score.agreement import agreement, kappa
 from cloven.score.baselines import Baseline, best, shuffled_baseline
 from cloven.score.identification import identified
@@ -261,7 +261,9 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
     )
 
 
-def _answered(cell: Cell, captured: Shares, learned: Learned, material: Material) -> tuple[Rows | None, Tensor]:
+def _answered(
+    cell: Cell, captured: Shares, learned: Learned, material: Material
+) -> tuple[TensorRows | None, Tensor]:
     """Return the reconstructions, rounded to 8-bit pixels, and the classes; a label reader makes only classes.
 
     Raises:
@@ -279,7 +281,7 @@ def _answered(cell: Cell, captured: Shares, learned: Learned, material: Material
     return made, material.classify(made)
 
 
-def _reconstructed(cell: Cell, captured: Shares, learned: DescribedReconstructor, image: Shape) -> Rows:
+def _reconstructed(cell: Cell, captured: Shares, learned: DescribedReconstructor, image: Shape) -> TensorRows:
     """Return the reconstructions, rounded to 8-bit pixels; many are in a temporary file.
 
     Raises:
@@ -344,7 +346,7 @@ def _number(text: str) -> int:
     return int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
 
 
-def _samples(scores: Tensor, victims: Rows, made: Rows) -> dict[str, Tensor]:
+def _samples(scores: Tensor, victims: TensorRows, made: TensorRows) -> dict[str, Tensor]:
     """Return the best, median and worst reconstruction by SSIM, and that of the victim image of median contrast.
 
     The last is of the same victim image for all attacks and observations. ``index`` holds the places of the four
@@ -354,5 +356,5 @@ def _samples(scores: Tensor, victims: Rows, made: Rows) -> dict[str, Tensor]:
     contrast = torch.cat([chunk.flatten(1).std(1) for chunk in chunks(victims, CHUNK)])
     usual = contrast.argsort()[len(victims) // 2]
     chosen = torch.cat([order[[0, len(order) // 2, len(order) - 1]], usual[None].to(order.device)])
-    to_pixels: Callable[[Rows], Tensor] = lambda t: (t[chosen] * 255).round().to(torch.uint8)  # noqa: E731
+    to_pixels: Callable[[TensorRows], Tensor] = lambda t: (t[chosen] * 255).round().to(torch.uint8)  # noqa: E731
     return {"index": chosen, "originals": to_pixels(victims), "reconstructions": to_pixels(made)}

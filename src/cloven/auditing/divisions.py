@@ -16,7 +16,7 @@ from cloven.partition.data import Data
 from cloven.partition.description import described_links, described_transfers
 from cloven.partition.plan_options import ENCLAVE
 from cloven.partition.program import Compute, Program
-from cloven.rows import Rows
+from cloven.rows import TensorRows
 from cloven.runtime.local import run
 from cloven.runtime.torch_engine import evaluate
 from cloven.threads import one_thread
@@ -55,7 +55,7 @@ def _measured(
     program: Program,
     counted: tuple[CountedShare, ...],
     logits: Tensor,
-    victims: Rows,
+    victims: TensorRows,
     labels: Tensor | None,
 ) -> ProgramSummary:
     made = run(program, victims)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloven.attacks.knowledge import MissingKnowledgeError
-from cloven.auditing.capacity import Capacity, capacity
 from cloven.auditing.cell import Cell, attacks
 from cloven.auditing.material import Material
+from cloven.auditing.memory_limit import Capacity, capacity
 from cloven.auditing.store import CELLS, Store
 from cloven.errors import ClovenError
 from cloven.parallel import side_by_side

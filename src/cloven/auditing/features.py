@@ -18,7 +18,7 @@ from cloven.errors import ClovenError, system_reason
 from cloven.graph.box import Box, slices
 from cloven.graph.graph import Graph
 from cloven.row_files import RowFile, opened, reserve, stored
-from cloven.rows import Rows, StoredRows, chunks, in_memory
+from cloven.rows import StoredRows, TensorRows, chunks, in_memory
 from cloven.runtime.torch_engine import batch_for, forward
 
 Precision = Literal["float32", "float16"]
@@ -38,7 +38,7 @@ Writer = Callable[[int, Tensor], None]
 
 
 @dataclass(frozen=True)
-class Shelf(Mapping[str, Rows]):
+class Shelf(Mapping[str, TensorRows]):
     """A folder of tensors, one file each, so that several processes share them.
 
     Small ones are mapped into memory. Of the others, the rows that are used are read.
@@ -46,7 +46,7 @@ class Shelf(Mapping[str, Rows]):
 
     folder: Path
 
-    def __getitem__(self, name: str) -> Rows:
+    def __getitem__(self, name: str) -> TensorRows:
         for last in (False, True):
             if (path := self._path(name, last)).exists():
                 mapped = np.load(path, mmap_mode="c")
@@ -92,7 +92,7 @@ class Shelf(Mapping[str, Rows]):
             ) from error
         return file
 
-    def put(self, name: str, rows: Rows) -> None:
+    def put(self, name: str, rows: TensorRows) -> None:
         """Save a tensor; images in a file stay pixels of 8 bits."""
         if isinstance(rows, StoredRows) and rows.array.dtype == np.uint8:
             file = self._new(self._path(name, False), rows.array.shape, rows.array.dtype)
@@ -124,8 +124,8 @@ class Features:
     that has any.
     """
 
-    kept: Mapping[str, Rows]
-    images: Mapping[str, Rows]
+    kept: Mapping[str, TensorRows]
+    images: Mapping[str, TensorRows]
     computed: tuple[tuple[Graph, Mapping[str, str]], ...] = ()
     precision: Precision = "float32"
     broken: Mapping[str, float] = field(default_factory=dict)
@@ -180,7 +180,7 @@ class _Engine:
         return made
 
 
-def _chunks(function: Function, images: Rows, device: str) -> Iterator[dict[str, Tensor]]:
+def _chunks(function: Function, images: TensorRows, device: str) -> Iterator[dict[str, Tensor]]:
     """Yield the values of images, in batches of one size, so that they do not depend on the other images.
 
     PyTorch chooses other kernels for other batch sizes, and the last bits then differ; so the last batch is filled
@@ -197,7 +197,7 @@ def _chunks(function: Function, images: Rows, device: str) -> Iterator[dict[str,
 
 def features(
     values: Values,
-    images: Mapping[str, Rows],
+    images: Mapping[str, TensorRows],
     *,
     budget: int,
     precision: Precision,
@@ -225,7 +225,7 @@ def features(
     width = 2 if precision == "float16" else 4
     one = sum(prod(graph.by_name[value].shape) for graph, names in values.items() for value in names)
     keeps = one * width * sum(map(len, images.values())) <= budget
-    kept: dict[str, Rows] = {}
+    kept: dict[str, TensorRows] = {}
     made: dict[str, list[Tensor]] = {}
     broken: dict[str, float] = {}
     empty = Features({}, images, precision=precision, device=device)
@@ -246,9 +246,9 @@ def _fill(
     names: Mapping[str, str],
     wanted: Mapping[str, str],
     of: str,
-    images: Rows,
+    images: TensorRows,
     rounding: Features,
-    kept: dict[str, Rows],
+    kept: dict[str, TensorRows],
     made: dict[str, list[Tensor]],
     broken: dict[str, float],
     shelf: Shelf | None,

@@ -19,7 +19,7 @@ from cloven.errors import ClovenError
 from cloven.graph.box import Shape
 from cloven.graph.graph import Graph
 from cloven.partition.observe import Observation
-from cloven.rows import Rows, chunks
+from cloven.rows import TensorRows, chunks
 from cloven.runtime.torch_engine import evaluate
 from cloven.score.baselines import Baseline, constant_guesses, guess_baselines
 from cloven.threads import keep_memory, one_thread, repeatable
@@ -54,7 +54,7 @@ class ImageSets:
     domain: Images | Tensor | None = None
     selection: Images | Tensor | None = None
 
-    def rows(self) -> dict[str, Rows]:
+    def rows(self) -> dict[str, TensorRows]:
         """Return each set that is not None; ``domain`` is always among them."""
         domain = self.victims if self.domain is None else self.domain
         sets = {"auxiliary": self.auxiliary, "victims": self.victims, "selection": self.selection, "domain": domain}
@@ -71,7 +71,7 @@ class Judge:
     baselines: tuple[Baseline, ...]
     device: str = "cpu"
 
-    def classify(self, images: Rows) -> Tensor:
+    def classify(self, images: TensorRows) -> Tensor:
         """Return the classes ``(n,)`` of images ``(n, C, H, W)`` in [0, 1]."""
         return answers(self.graph, images, self.device)
 
@@ -86,7 +86,7 @@ class Material:
     """
 
     classifier: Graph
-    images: Mapping[str, Rows]
+    images: Mapping[str, TensorRows]
     classes: Mapping[str, Tensor]
     features: Features
     baselines: tuple[Baseline, ...]
@@ -100,12 +100,12 @@ class Material:
         """
         return Shares(self.features, of, _parts(observed, recorded), len(self.images[of]))
 
-    def classify(self, images: Rows) -> Tensor:
+    def classify(self, images: TensorRows) -> Tensor:
         """Return the classes ``(n,)`` that the whole model gives to images ``(n, C, H, W)`` in [0, 1]."""
         return answers(self.classifier, images, self.features.device)
 
 
-def answers(graph: Graph, images: Rows, device: str = "cpu") -> Tensor:
+def answers(graph: Graph, images: TensorRows, device: str = "cpu") -> Tensor:
     """Return the classes ``(n,)`` that a model gives to images ``(n, C, H, W)`` in [0, 1]."""
     with one_thread(), repeatable():
         return _classes(evaluate(graph, images, [graph.output], device=device)[graph.output])
@@ -168,7 +168,7 @@ def prepare(
     images: ImageSets,
     *,
     judge: tuple[str, Graph] | None = None,
-    recorded: Mapping[str, Rows] | None = None,
+    recorded: Mapping[str, TensorRows] | None = None,
     shelf: Shelf | None = None,
     budget: int = BUDGET,
     precision: Precision = "float32",
@@ -233,7 +233,7 @@ def prepare(
         second = _judge(judge, victims, guesses, device) if judge else None
         if second is not None:
             hashes = hashes | {"judge": second.graph.fingerprints[second.graph.output]}
-    shown: Mapping[str, Rows] = sets
+    shown: Mapping[str, TensorRows] = sets
     if shelf is not None:
         shown = Shelf(shelf.folder / "images")
         for name, rows in sets.items():
@@ -242,13 +242,13 @@ def prepare(
     return replace(material, baselines=baselines, judge=second, hashes=hashes, images=shown, features=seen)
 
 
-def _not_finite(rows: Rows) -> float:
+def _not_finite(rows: TensorRows) -> float:
     """Return the share of numbers that are NaN or infinite."""
     wrong = sum(int((~chunk.isfinite()).sum()) for chunk in chunks(rows, BATCH))
     return wrong / max(1, prod(rows.shape))
 
 
-def _with(kept: Mapping[str, Rows], extra: Mapping[str, Rows]) -> Mapping[str, Rows]:
+def _with(kept: Mapping[str, TensorRows], extra: Mapping[str, TensorRows]) -> Mapping[str, TensorRows]:
     """Return the kept tensors with further ones; a shelf is extended in place, except by rows of other files."""
     if not isinstance(kept, Shelf):
         return {**kept, **extra}
@@ -259,9 +259,9 @@ def _with(kept: Mapping[str, Rows], extra: Mapping[str, Rows]) -> Mapping[str, R
     return {**kept, **others} if others else kept
 
 
-def _judge(given: tuple[str, Graph], victims: Rows, guesses: Mapping[str, Tensor], device: str) -> Judge:
+def _judge(given: tuple[str, Graph], victims: TensorRows, guesses: Mapping[str, Tensor], device: str) -> Judge:
     name, graph = given
-    classify: Callable[[Rows], Tensor] = lambda images: answers(graph, images, device)  # noqa: E731
+    classify: Callable[[TensorRows], Tensor] = lambda images: answers(graph, images, device)  # noqa: E731
     classes = classify(victims)
     return Judge(
         name, graph, classes, guess_baselines(victims, classes, guesses=guesses, classify=classify), device
@@ -352,12 +352,12 @@ def _named(images: Images | Tensor) -> Iterator[tuple[str, str]]:
         yield hashlib.sha256(shape + image.tobytes()).hexdigest(), f"image {i}"
 
 
-def image_rows(images: Images | Tensor) -> Rows:
+def image_rows(images: Images | Tensor) -> TensorRows:
     """Return a set of images as rows in [0, 1]."""
     return images.rows() if isinstance(images, Images) else images
 
 
-def image_problems(name: str, images: Rows, shape: tuple[int, ...], least: int = 2) -> Iterator[str]:
+def image_problems(name: str, images: TensorRows, shape: tuple[int, ...], least: int = 2) -> Iterator[str]:
     """Yield what is wrong with a set of ``least`` or more images for a model that takes images of a shape."""
     name = SINGULAR.get(name, name)
     if len(images.shape) != 4 or tuple(images.shape[1:]) != shape:
@@ -375,6 +375,6 @@ def image_problems(name: str, images: Rows, shape: tuple[int, ...], least: int =
         yield f"the {name} images hold numbers outside [0, 1]; divide 8-bit pixels by 255"
 
 
-def _hashes(graph: Graph, sets: Mapping[str, Rows]) -> dict[str, str]:
+def _hashes(graph: Graph, sets: Mapping[str, TensorRows]) -> dict[str, str]:
     hashes = {name: digest(rows) for name, rows in sets.items() if name != "selection"}
     return {"model": graph.fingerprints[graph.output], **hashes}

@@ -16,7 +16,7 @@ from cloven.auditing.material import recorded_names
 from cloven.graph.box import slices
 from cloven.partition.observe import Observation, Seen, seen_of
 from cloven.partition.program import Program, Transfer
-from cloven.rows import Concatenated, Rows, chunks
+from cloven.rows import Concatenated, TensorRows, chunks
 from cloven.runtime.local import run
 from cloven.threads import one_thread
 
@@ -30,7 +30,7 @@ def name_of(program: Program) -> str:
     return hashlib.sha256(json.dumps(sent).encode()).hexdigest()[:16]
 
 
-def record(cases: Sequence[Case], images: Mapping[str, Rows], folder: Path) -> dict[str, Rows]:
+def record(cases: Sequence[Case], images: Mapping[str, TensorRows], folder: Path) -> dict[str, TensorRows]:
     """Return the shares that the listeners of some cases receive for each set of images, by ``NAME/SET``.
 
     Each program is run once, on all images; the transfers are written to files as they arrive.
@@ -40,7 +40,7 @@ def record(cases: Sequence[Case], images: Mapping[str, Rows], folder: Path) -> d
         images: the sets of images, ``(n, C, H, W)`` each.
         folder: the folder for the files.
     """
-    found: dict[str, Rows] = {}
+    found: dict[str, TensorRows] = {}
     shelf = Shelf(folder)
     for target in dict.fromkeys(case.target for case in cases if case.target.recorded):
         observed = (case.observation for case in cases if case.target is target)
@@ -58,7 +58,9 @@ def record(cases: Sequence[Case], images: Mapping[str, Rows], folder: Path) -> d
     return found
 
 
-def _recorded(program: Program, wanted: set[Seen], images: Rows, name: str, shelf: Shelf) -> dict[Seen, Rows]:
+def _recorded(
+    program: Program, wanted: set[Seen], images: TensorRows, name: str, shelf: Shelf
+) -> dict[Seen, TensorRows]:
     """Return each share as it arrives, ``(n, ...)``; of a share that is sent repeatedly, the first transfer."""
     first: dict[Seen, int] = {}
     for transfer in program.transfers:

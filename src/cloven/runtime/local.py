@@ -15,7 +15,7 @@ from cloven.errors import ClovenError, check_type, shown, whole_number
 from cloven.graph.box import Box, whole
 from cloven.partition.program import Compute, Program, Receive, Send, Step, Transfer
 from cloven.partition.usage import last_reads
-from cloven.rows import Concatenated, Rows, StoredRows, chunks
+from cloven.rows import Concatenated, StoredRows, TensorRows, chunks
 from cloven.runtime.inplace import in_place
 from cloven.runtime.torch_engine import apply, batch_for, paste, weights
 from cloven.runtime.transmission import sent
@@ -64,7 +64,7 @@ def dense(images: Tensor | NDArray[Any], name: str) -> Tensor:
 
 @overload
 def run(
-    program: Program | Prepared, images: Rows, *, tap: Tap | None = None, batch: int | None = None
+    program: Program | Prepared, images: TensorRows, *, tap: Tap | None = None, batch: int | None = None
 ) -> Tensor: ...
 @overload
 def run(
@@ -74,7 +74,7 @@ def run(
 
 def run(
     program: Program | Prepared,
-    images: Tensor | NDArray[Any] | Rows,
+    images: Tensor | NDArray[Any] | TensorRows,
     *,
     tap: Tap | None = None,
     batch: int | None = None,

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from cloven.graph.box import Box, Shape, contains, extent, intersect, relative, slices, whole
 from cloven.graph.graph import BATCH, Graph, Op
 from cloven.graph.ops import KINDS, Local
-from cloven.rows import Rows, chunks
+from cloven.rows import TensorRows, chunks
 from cloven.runtime.inplace import FRESH, IN_PLACE
 
 Inputs = Sequence[Tensor]
@@ -56,7 +56,12 @@ def batch_for(shape: Shape) -> int:
 
 
 def evaluate(
-    graph: Graph, images: Rows, values: Collection[str], *, batch: int | None = None, device: str | None = None
+    graph: Graph,
+    images: TensorRows,
+    values: Collection[str],
+    *,
+    batch: int | None = None,
+    device: str | None = None,
 ) -> dict[str, Tensor]:
     """Return some values of a graph for ``images`` ``(n, C, H, W)`` in [0, 1], in one pass: name -> ``(n, ...)``.
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cloven.errors import ClovenError
-from cloven.rows import Rows, chunks, permuted
+from cloven.rows import TensorRows, chunks, permuted
 from cloven.score.agreement import modal_class
 from cloven.score.checks import check_classes, check_images, check_lengths, check_range
 from cloven.score.similarity import CHUNK_VALUES, quantise, ssim
@@ -37,7 +37,7 @@ class Baseline:
 
 
 @torch.no_grad()
-def constant_guesses(auxiliary: Rows, domain: Rows) -> dict[str, Tensor]:
+def constant_guesses(auxiliary: TensorRows, domain: TensorRows) -> dict[str, Tensor]:
     """Return images ``(C, H, W)`` that can be guessed without an observation, from two sets of images.
 
     Both are ``(n, C, H, W)`` in [0, 1]. ``auxiliary`` are the images on which the attacker trains; ``domain`` are
@@ -61,7 +61,7 @@ def constant_guesses(auxiliary: Rows, domain: Rows) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def guess_baselines(
-    originals: Rows,
+    originals: TensorRows,
     classes_of_originals: Tensor,
     *,
     guesses: Mapping[str, Tensor],
@@ -89,9 +89,9 @@ def guess_baselines(
 
 @torch.no_grad()
 def shuffled_baseline(
-    originals: Rows,
+    originals: TensorRows,
     classes_of_originals: Tensor,
-    reconstructions: Rows,
+    reconstructions: TensorRows,
     classes_of_reconstructions: Tensor,
     *,
     seed: int,
@@ -137,7 +137,7 @@ def leakage(score: float, baseline: float) -> float:
     return 0.0 if baseline >= 1 else max(0.0, (score - baseline) / (1 - baseline))
 
 
-def _mean_image(images: Rows) -> Tensor:
+def _mean_image(images: TensorRows) -> Tensor:
     """Return ``(C, H, W)`` float32, summed in float64 chunk by chunk."""
     total = torch.zeros(images.shape[1:], dtype=torch.float64)
     for chunk in chunks(images, max(1, CHUNK_VALUES // prod(images.shape[1:]))):
@@ -146,7 +146,7 @@ def _mean_image(images: Rows) -> Tensor:
     return (total / len(images)).float()
 
 
-def _stack(guesses: Mapping[str, Tensor], originals: Rows) -> Tensor:
+def _stack(guesses: Mapping[str, Tensor], originals: TensorRows) -> Tensor:
     """Return the guesses quantised, ``(k, C, H, W)``, on the originals' device."""
     if not guesses:
         raise ClovenError("guesses must name at least one image, got none; take constant_guesses()")

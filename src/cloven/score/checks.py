@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from cloven.errors import ClovenError
-from cloven.rows import Rows
+from cloven.rows import TensorRows
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def check_images(name: str, images: Rows) -> None:
+def check_images(name: str, images: TensorRows) -> None:
     """Refuse what is not a non-empty floating-point ``(n, C, H, W)``; the values are `check_range`'s."""
     if len(images.shape) != 4 or 0 in images.shape:
         raise ClovenError(
@@ -24,7 +24,7 @@ def check_images(name: str, images: Rows) -> None:
         )
 
 
-def check_pair(a: Rows, b: Rows) -> None:
+def check_pair(a: TensorRows, b: TensorRows) -> None:
     """Refuse two batches that are not images, or not of one shape: image i is compared with image i."""
     check_images("the first images", a)
     check_images("the second images", b)
@@ -56,7 +56,7 @@ def check_classes(name: str, classes: Tensor) -> None:
         raise ClovenError(f"{name} must be 0 or more, got {int(classes.min())}; leave out images without a class")
 
 
-def check_lengths(first: str, a: Rows, second: str, b: Rows) -> None:
+def check_lengths(first: str, a: TensorRows, second: str, b: TensorRows) -> None:
     """Refuse two tensors that do not speak of the same number of images."""
     if len(a) != len(b):
         raise ClovenError(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cloven.errors import ClovenError
-from cloven.rows import Rows
+from cloven.rows import TensorRows
 from cloven.score.checks import check_pair
 
 CANDIDATES = 100
@@ -14,7 +14,7 @@ CANDIDATES = 100
 
 
 @torch.no_grad()
-def identified(made: Rows, originals: Rows, *, seed: int, candidates: int = CANDIDATES) -> Tensor:
+def identified(made: TensorRows, originals: TensorRows, *, seed: int, candidates: int = CANDIDATES) -> Tensor:
     """Return whether each reconstruction is most similar to its own original among several: ``(n,)`` bool.
 
     The other candidates are ``candidates - 1`` more originals ``(n, C, H, W)`` in [0, 1], n at least 2, drawn with

@@ -7,7 +7,7 @@ from math import prod
 
 import torch
 
-from cloven.rows import Rows, chunks
+from cloven.rows import TensorRows, chunks
 from cloven.score.similarity import CHUNK_VALUES, WINDOW, psnr, ssim
 
 Region = tuple[int, int, int, int]
@@ -26,7 +26,7 @@ class RegionScores:
     coverage: float
 
 
-def inside(made: Rows, originals: Rows, region: Region) -> RegionScores:
+def inside(made: TensorRows, originals: TensorRows, region: Region) -> RegionScores:
     """Return the scores of ``(n, C, H, W)`` images inside a region."""
     top, left, bottom, right = region
     size, whole = (bottom - top, right - left), made.shape[2:]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cloven.errors import ClovenError
-from cloven.rows import Rows, chunks
+from cloven.rows import TensorRows, chunks
 from cloven.score.checks import check_images, check_pair, check_range
 
 CONVENTION = "ssim-wang11-valid-channelmean"
@@ -36,7 +36,7 @@ CHUNK_VALUES = 2**18
 
 
 @torch.no_grad()
-def ssim(a: Rows, b: Rows) -> Tensor:
+def ssim(a: TensorRows, b: TensorRows) -> Tensor:
     """Return the structural similarity of each image of ``a`` with that of ``b``: ``(n,)`` float64 in [-1, 1].
 
     Both are ``(n, C, H, W)`` in [0, 1], of any floating type; ``expand`` compares one image with many and
@@ -54,7 +54,7 @@ def ssim(a: Rows, b: Rows) -> Tensor:
 
 
 @torch.no_grad()
-def psnr(a: Rows, b: Rows) -> Tensor:
+def psnr(a: TensorRows, b: TensorRows) -> Tensor:
     """Return the peak signal-to-noise ratio of each pair, in dB: ``(n,)`` float64, at most `PSNR_CAP`.
 
     Both are ``(n, C, H, W)`` in [0, 1]; the peak is 1 and the error a mean over all channels and pixels.
@@ -77,7 +77,7 @@ def quantise(images: Tensor) -> Tensor:
     return wide.clamp(0, 1).mul_(255).round_().div_(255)
 
 
-def _per_image(a: Rows, b: Rows, score: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def _per_image(a: TensorRows, b: TensorRows, score: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Return ``score`` ``(n,)`` of both in float64, few enough images at a time, with their range checked.
 
     Results are written into one preallocated tensor: when the results of chunks were kept and concatenated, peak

@@ -23,7 +23,7 @@ from cloven.row_files import RowFile, StoredArray, stored, temporary
 if TYPE_CHECKING:
     import torch
 
-    from cloven.rows import Rows
+    from cloven.rows import TensorRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class Images:
         pixels = self.array.take(chosen) if isinstance(self.array, StoredArray) else self.array[chosen]
         return Images(self.name, pixels, labels, self.classes, sources)
 
-    def rows(self) -> Rows:
+    def rows(self) -> TensorRows:
         """Return the images as float32 ``(n, channels, height, width)`` in [0, 1]; those in a file are not read."""
         from cloven.rows import StoredRows
 

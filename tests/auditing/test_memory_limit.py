@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from cloven.attacks import Probe, Screen
-from cloven.auditing import capacity as measured
-from cloven.auditing.capacity import Capacity, capacity
+from cloven.auditing import memory_limit
 from cloven.auditing.cell import Cell
 from cloven.auditing.material import ImageSets, Material, prepare
+from cloven.auditing.memory_limit import Capacity, capacity
 from cloven.errors import ClovenError
 from tests.auditing.small import small
 
@@ -25,12 +25,13 @@ def material() -> Material:
 @pytest.fixture
 def used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process use 400 MB, and have used 500 MB; a cell needs 1,000 MB, or 1,200 MB with what is spare."""
+    needs = {"screen": 1000 * MB, "probe": MB}
     held = {"VmRSS": 400 * MB, "VmHWM": 500 * MB}
-    monkeypatch.setattr(measured, "_held", held.__getitem__)
+    monkeypatch.setattr(memory_limit, "_held", held.__getitem__)
     monkeypatch.setattr(
         measured, "_rehearsed", lambda cell, _: (1000 if isinstance(cell.attack, Screen) else 1) * MB
     )
-    monkeypatch.setattr(measured, "SCORED", 0)
+    monkeypatch.setattr(memory_limit, "SCORED", 0)
 
 
 @pytest.mark.usefixtures("used")
@@ -69,5 +70,5 @@ def test_what_a_cell_needs_is_measured_and_changes_no_number(material: Material)
     large = Capacity(jobs=1, together=1)
 
     assert capacity([cell], material, limit=10**12, most=large) == large
-    assert 0 < measured._rehearsed(cell, material) < 10**9
+    assert 0 < memory_limit._rehearsed(cell, material) < 10**9
     assert (cell.key(material), cell.generator(material).get_state().tolist()) == (key, generator.tolist())
