@@ -20,7 +20,7 @@ from cloven.errors import ClovenError, system_reason
 from cloven.files import check_regular
 
 RowNumbers = NDArray[np.int64]
-"""Row numbers ``(m,)``."""
+"""Numbers of rows ``(m,)``."""
 
 
 class OpenFile:
@@ -49,8 +49,8 @@ def opened(path: Path, *, writable: bool = False) -> OpenFile:
 class RowFile:
     """Equal rows of numbers in an open file, in order, with a fixed distance from one to the next.
 
-    RowNumbers are copied by system calls and not mapped into memory, so that no more than what is read counts as memory
-    of the process.
+    Rows are copied by system calls and not mapped into memory, so that only what is read counts as memory of the
+    process.
 
     Attributes:
         file: the open file.
