@@ -28,9 +28,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> None:
     needs = {"screen": 1000 * MB, "probe": MB}
     held = {"VmRSS": 400 * MB, "VmHWM": 500 * MB}
     monkeypatch.setattr(memory_limit, "_held", held.__getitem__)
-    monkeypatch.setattr(
-        measured, "_rehearsed", lambda cell, _: (1000 if isinstance(cell.attack, Screen) else 1) * MB
-    )
+    monkeypatch.setattr(memory_limit, "_rehearsed", lambda cell, _: needs[cell.attack.name])
     monkeypatch.setattr(memory_limit, "SCORED", 0)
 
 
