@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
@@ -23,36 +23,65 @@ Shared = TypeVar("Shared")
 Made = TypeVar("Made")
 
 
+KILLED = (
+    "a worker process was killed (out of memory?); finished work is kept: run the same command again, with fewer "
+    "--jobs if it happens again"
+)
+
+
 def side_by_side(do: Callable[[Shared, int], Made], shared: Shared, count: int, *, jobs: int) -> Iterator[Made]:
     """Yield the results of ``do(shared, 0)`` to ``do(shared, count - 1)``, each as it is finished.
 
-    Args:
-        do: a function of a module, which the new processes import by name.
-        shared: data that is sent to each process once; it refers to large data by file.
-        count: the number of calls.
-        jobs: the largest number of processes.
+    The arguments are those of `process_pool`.
 
     Raises:
         ClovenError: if a process is killed.
     """
-    with _environment(THREADS):
-        pool = ProcessPoolExecutor(min(jobs, count), _context(do.__module__), _start, (do, shared))
+    with process_pool(do, shared, jobs=jobs) as submit:
         try:
-            with _held_back(signal.SIGINT):  # an interrupt during the start prints a traceback
-                waiting = [pool.submit(_work, index) for index in range(count)]
-            for done in as_completed(waiting):
+            for done in as_completed([submit(index) for index in range(count)]):
                 yield done.result()
-        except KeyboardInterrupt:
-            for worker in multiprocessing.active_children():
-                worker.terminate()
-            raise
         except BrokenProcessPool as error:
-            raise ClovenError(
-                "a worker process was killed (out of memory?); finished work is kept: run the same command "
-                "again, with fewer --jobs if it happens again"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+            raise ClovenError(KILLED) from error
+
+
+@contextmanager
+def process_pool(
+    do: Callable[[Shared, int], Made], shared: Shared, *, jobs: int
+) -> Iterator[Callable[[int], Future[Made]]]:
+    """Yield a function that calls ``do(shared, index)`` in another process, and returns the future of its result.
+
+    Processes are started as they are needed. If one is killed, the calls that were submitted fail with
+    `BrokenProcessPool`; later ones are computed by new processes.
+
+    Args:
+        do: a function of a module, which the new processes import by name.
+        shared: data that is sent to each process once; it refers to large data by file.
+        jobs: the largest number of processes.
+    """
+
+    def started() -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(jobs, _context(do.__module__), _start, (do, shared))
+
+    pool = started()
+
+    def submit(index: int) -> Future[Made]:
+        nonlocal pool
+        with _environment(THREADS), _held_back(signal.SIGINT):  # an interrupt during the start prints a traceback
+            try:
+                return pool.submit(_work, index)
+            except BrokenProcessPool:
+                pool = started()
+                return pool.submit(_work, index)
+
+    try:
+        yield submit
+    except (KeyboardInterrupt, GeneratorExit):
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _context(module: str) -> BaseContext:

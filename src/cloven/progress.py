@@ -14,6 +14,10 @@ Progress = Callable[[str, int, int], None]
 """A function that takes the name of a stage, the number of finished pieces, and the number of all pieces."""
 
 
+def no_progress(stage: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
 @contextmanager
 def report_progress() -> Iterator[Progress]:
     """Show a bar for each stage if standard error is a terminal, or else log occasional lines."""

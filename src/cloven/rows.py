@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol, overload, runtime_checkable
+from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cloven.row_files import StoredArray
@@ -48,7 +49,7 @@ class StoredRows:
     With ``channels_last``, the file has maps as ``(n, H, W, C)``; they are read as ``(n, C, H, W)``.
     """
 
-    array: StoredArray
+    array: StoredArray | NDArray[Any]
     channels_last: bool = False
 
     @property
@@ -72,11 +73,15 @@ class StoredRows:
     def __getitem__(self, index: Tensor | slice) -> Tensor | StoredRows:
         """Return the rows of an index as a tensor, or those of a slice without reading them."""
         if isinstance(index, slice):
-            return StoredRows(self.array.take(index), self.channels_last)
+            return StoredRows(_taken(self.array, index), self.channels_last)
         read = self.array[index.numpy()]
         eight = read.dtype == np.uint8
         tensor = torch.from_numpy(read.astype(np.float32)).div_(255) if eight else torch.from_numpy(read)
         return tensor.movedim(-1, 1) if self.channels_last else tensor
+
+
+def _taken(array: StoredArray | NDArray[Any], rows: NDArray[np.int64] | slice) -> StoredArray | NDArray[Any]:
+    return array.take(rows) if isinstance(array, StoredArray) else array[rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +146,7 @@ MEAN = 64
 def permuted(rows: TensorRows, order: Tensor) -> TensorRows:
     """Return the rows in another order; those in a file are not read."""
     return (
-        StoredRows(rows.array.take(order.numpy()), rows.channels_last)
+        StoredRows(_taken(rows.array, order.numpy()), rows.channels_last)
         if isinstance(rows, StoredRows)
         else rows[order]
     )

@@ -330,3 +330,20 @@ def test_a_folder_with_other_things_is_refused(cloven: Run, here: Path) -> None:
 
     assert done.code == 2
     assert "run is not empty and holds no study" in done.err
+
+
+def test_options_of_a_cluster_are_checked_together(
+    cloven: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write()
+    refused = cloven("study", "run", "study.toml", "--on", "spark", "--jobs", "2", "--gpus-per-cell", "0.5")
+
+    assert refused.code == 2
+    for part in ("--on excludes --jobs", "--on is 'spark'; expected ray", "the study's device is 'cpu'"):
+        assert part in refused.err
+    refused = cloven("study", "run", "study.toml", "--gpus-per-cell", "0.5")
+    assert (refused.code, "--gpus-per-cell requires --on" in refused.err) == (2, True)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    refused = cloven("study", "run", "study.toml", "--on", "ray")
+    assert refused.code == 2
+    assert "ray is not installed; it comes with an extra: pip install 'cloven[ray]'" in refused.err

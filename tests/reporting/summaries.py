@@ -42,7 +42,7 @@ def summary(findings: int | None = None, **changes: Any) -> dict[str, Any]:
         "input": [1, 28, 28],
         "seconds": 71.2,
         "threshold": 0.2,
-        "versions": {"cloven": "0.1.0", "torch": "2.13.0", "python": "3.11.7", "threads": 1, "jobs": 2},
+        "versions": {"cloven": "0.1.0", "torch": "2.13.0", "python": "3.11.7", "threads": 1},
         "settings": {
             "queries": 2000,
             "epochs": 10,

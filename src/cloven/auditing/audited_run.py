@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloven.auditing.executor import Progress
 from cloven.auditing.pipeline import load_subject
 from cloven.auditing.results import Results
 from cloven.auditing.store import SUBJECT, SUMMARY, read_model
@@ -13,6 +12,7 @@ from cloven.auditing.subject import Subject, fitted, unscored
 from cloven.auditing.subject_record import SubjectRecord
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
+from cloven.progress import Progress
 from cloven.zoo.images import Images
 
 

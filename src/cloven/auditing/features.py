@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cloven.attacks.knowledge import Shape, finite, laid_out
@@ -65,6 +66,12 @@ class Shelf(Mapping[str, TensorRows]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def arrays(self) -> Iterator[tuple[str, NDArray[Any], bool]]:
+        """Yield the name of each tensor, its array as it lies in the file, and whether that is ``(n, H, W, C)``."""
+        for name in self:
+            last = self._path(name, True).exists()
+            yield name, np.load(self._path(name, last), mmap_mode="r"), last
 
     def new(self, name: str, shape: Shape, dtype: torch.dtype, *, channels_last: bool = False) -> Writer:
         """Return the function that fills a new tensor; with ``channels_last``, maps lie as ``(n, H, W, C)``.

@@ -23,6 +23,7 @@ from cloven.attacks.registry import load
 from cloven.auditing.captured import LEAST, Capture, Observed, holding_back
 from cloven.auditing.cases import Case, Target, tapped
 from cloven.auditing.cell import Knows
+from cloven.auditing.executor import LocalExecutor, run_audit
 from cloven.auditing.material import (
     SINGULAR,
     ImageSets,
@@ -34,7 +35,7 @@ from cloven.auditing.material import (
     without_copies,
 )
 from cloven.auditing.paper import NO_PAPER
-from cloven.auditing.pipeline import Execution, attacked, entries
+from cloven.auditing.pipeline import attacked, entries
 from cloven.auditing.recording import name_of
 from cloven.auditing.results import Results
 from cloven.auditing.scenes import Scene, captured_case, copies_left_out, described, listener, passive_listener
@@ -47,6 +48,7 @@ from cloven.errors import ClovenError, check_type, path_of, shown, whole_number
 from cloven.graph.graph import Graph
 from cloven.partition.observe import Observation
 from cloven.partition.program import Program
+from cloven.progress import no_progress
 from cloven.runtime.local import dense
 from cloven.zoo.images import Images
 
@@ -130,7 +132,8 @@ def audit(
         entries(scene.cases, settings, NO_PAPER, len(scene.images.auxiliary))
     place = Path(tempfile.mkdtemp(prefix="cloven-")) if folder is None else path_of(folder, "folder")
     with opened(place, _configuration(scene, settings)) as store:
-        summary = attacked(scene, settings, NO_PAPER, store, Execution(place, jobs), start)
+        steps = attacked(scene, settings, NO_PAPER, store, no_progress, start)
+        summary = run_audit(steps, LocalExecutor(jobs), no_progress)
     results = Results(summary, store)
     if folder is None:
         weakref.finalize(results, shutil.rmtree, place, ignore_errors=True)

@@ -27,7 +27,7 @@ from cloven.auditing.cases import Case
 from cloven.auditing.cell import Cell, Knows
 from cloven.auditing.curves import curves, fewer, shorter
 from cloven.auditing.divisions import programs
-from cloven.auditing.executor import Progress, Unfinished, run_missing
+from cloven.auditing.executor import AuditCells, AuditSteps, LocalExecutor, Unfinished, run_audit
 from cloven.auditing.finding import Finding
 from cloven.auditing.guessing import guess
 from cloven.auditing.material import SETS, ImageSets, Material, answers, fingerprint, prepare
@@ -62,6 +62,7 @@ from cloven.auditing.summary import SCHEMA, SecondJudge, Setting, Summary
 from cloven.errors import ClovenError
 from cloven.graph.box import Shape
 from cloven.graph.graph import Graph
+from cloven.progress import Progress, no_progress
 from cloven.score.agreement import kappa
 from cloven.score.similarity import CONVENTION
 from cloven.zoo.images import Images
@@ -82,7 +83,7 @@ class Execution:
 
     folder: Path
     jobs: int = 1
-    progress: Progress = lambda *_: None
+    progress: Progress = no_progress
     memory: int | None = None
 
 
@@ -130,26 +131,32 @@ def execute(study: Study, paper: Paper, execution: Execution) -> Summary:
     Raises:
         ClovenError: for settings, images or a folder that cannot be used; then nothing is written.
     """
-    start, progress = time.perf_counter(), execution.progress
+    steps = audit_steps(study, paper, execution.folder, execution.progress)
+    return run_audit(steps, LocalExecutor(execution.jobs, execution.memory), execution.progress)
+
+
+def audit_steps(study: Study, paper: Paper, folder: Path, progress: Progress) -> AuditSteps:
+    """Run or resume a study as `execute` does, but leave it to the caller to run its cells."""
+    start = time.perf_counter()
     progress(LOADING, 0, 1)
     if isinstance(study.source, Recording):
         capture = captured(study)
         progress(LOADING, 1, 1)
         scene = recorded(study, capture, progress)
-        with opened(execution.folder, configuration(study, scene.images, capture.fingerprint)) as store:
-            return attacked(scene, study.settings, paper, store, execution, start)
+        with opened(folder, configuration(study, scene.images, capture.fingerprint)) as store:
+            return (yield from attacked(scene, study.settings, paper, store, progress, start))
     record = SubjectRecord.of(study.subject)
     study, images = loaded(study)
     first = untrained(study.subject, images)  # find all problems before any work
     images = fitted(study.subject, images, first)
     entries(simulated_cases(study, first), study.settings, paper, len(images.auxiliary))
     progress(LOADING, 1, 1)
-    with opened(execution.folder, configuration(study, images.sets)) as store:
+    with opened(folder, configuration(study, images.sets)) as store:
         if study.subject.training is None:
-            write_document(execution.folder / SUBJECT, record.model_dump(mode="json"))
+            write_document(folder / SUBJECT, record.model_dump(mode="json"))
         graph = ready(study.subject, images, progress) if is_trained_here(study.subject) else first
         scene = simulated(study, images, graph, progress)
-        return attacked(scene, study.settings, paper, store, execution, start)
+        return (yield from attacked(scene, study.settings, paper, store, progress, start))
 
 
 def load_subject(subject: Subject, progress: Progress, *, several: bool = False) -> LoadedSubject:
@@ -164,7 +171,8 @@ def execute_loaded(study: Study, subject: LoadedSubject, paper: Paper, execution
     study = replace(study, subject=replace(study.subject, queries=len(images.auxiliary)))
     with opened(execution.folder, configuration(study, images.sets)) as store:
         scene = simulated(study, images, subject.graph, execution.progress)
-        return attacked(scene, study.settings, paper, store, execution, start)
+        steps = attacked(scene, study.settings, paper, store, execution.progress, start)
+        return run_audit(steps, LocalExecutor(execution.jobs, execution.memory), execution.progress)
 
 
 def configuration(study: Study, images: ImageSets, capture: str | None = None) -> dict[str, JsonValue]:
@@ -306,10 +314,10 @@ def vector_chain(numbers: int, image: Shape) -> Chain:
 
 
 def attacked(
-    scene: Scene, settings: AuditSettings, paper: Paper, store: Store, execution: Execution, start: float
-) -> Summary:
-    """Run every cell that the store lacks, and write the summary; ``start`` is when the audit began."""
-    every, progress = scene.cases, execution.progress
+    scene: Scene, settings: AuditSettings, paper: Paper, store: Store, progress: Progress, start: float
+) -> AuditSteps:
+    """Yield the cells, and write the summary once they have run; ``start`` is when the audit began."""
+    every = scene.cases
     with store.shelf() as shelf:
         progress("computing what listeners see", 0, 1)
         sets = {name: rows for name, rows in scene.images.rows().items() if name in SETS}
@@ -341,8 +349,7 @@ def attacked(
                 begun.append((entry, attack))
                 shown |= {key: _planned(entry, cell) for key, cell in named.items()}
             store.plan(shown)
-            jobs, memory = execution.jobs, execution.memory
-            lacking = run_missing(cells, material, store, jobs=jobs, progress=progress, memory=memory)
+            lacking = yield AuditCells(cells, material, store)
             shown |= {key: _without_result(shown[key], reason) for key, reason in lacking.items()}
             store.plan(shown)
             _refuse_failed(shown.values())
@@ -351,7 +358,7 @@ def attacked(
         if not done and impossible:
             raise ClovenError(list(impossible.values()))
         results = [one for _, one in done]
-        summary = _summary(scene, settings, paper, material, results, store, execution.jobs)
+        summary = _summary(scene, settings, paper, material, results, store)
     seconds = round(time.perf_counter() - start, 1)
     warnings = (*_left_out(settings.suite.names, planned, impossible), *summary.warnings)
     summary = summary.model_copy(update={"shapes": shapes, "seconds": seconds, "warnings": warnings})
@@ -411,7 +418,6 @@ def _summary(
     material: Material,
     results: Sequence[AttackedCase],
     store: Store,
-    jobs: int,
 ) -> Summary:
     victims, auxiliary = scene.images.victims, material.images["auxiliary"]
     classes = scene.graph.by_name[scene.graph.output].shape[0]
@@ -461,7 +467,6 @@ def _summary(
             "python": platform.python_version(),
             "machine": platform.machine(),
             "threads": 1,
-            "jobs": jobs,
         },
         settings=shown,
         judge=SecondJudge(name=material.judge.name, accuracy=right) if material.judge is not None else None,

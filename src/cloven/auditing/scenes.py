@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from cloven.auditing.captured import CAPTURED, IMAGES, LEAST, Capture, check_answers, read
 from cloven.auditing.cases import Case, Target, cases
 from cloven.auditing.cell import Knows
-from cloven.auditing.executor import Progress
 from cloven.auditing.material import ImageSets, answers, refuse_overlap
 from cloven.auditing.settings import AuditSettings, Recording, Simulation, Study
 from cloven.auditing.subject import (
@@ -25,6 +24,7 @@ from cloven.auditing.targets import of_plan, of_strategies
 from cloven.errors import ClovenError, tried
 from cloven.graph.box import extent
 from cloven.graph.graph import Graph
+from cloven.progress import Progress
 from cloven.zoo.datasets import load
 from cloven.zoo.images import Images, split
 from cloven.zoo.named import is_own

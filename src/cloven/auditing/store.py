@@ -74,6 +74,23 @@ class PlannedCells(Document):
 
 
 @dataclass(frozen=True)
+class FinishedCell:
+    """A cell's result, with the content of its file of tensors, whose digest is in the result."""
+
+    result: CellResult
+    tensors: bytes
+
+
+def finished(outcome: Outcome) -> FinishedCell:
+    """Return an outcome in the form in which the store saves it."""
+    of_each = {f"score/{name}": values for name, values in outcome.scores.items()}
+    of_each |= {f"guess/{name}": values for name, values in outcome.guesses.items()}
+    content = save({name: t.contiguous() for name, t in {**of_each, **outcome.samples}.items()})
+    digest = hashlib.sha256(content).hexdigest()
+    return FinishedCell(outcome.result.model_copy(update={"tensors": digest}), content)
+
+
+@dataclass(frozen=True)
 class Store:
     """A run's folder: ``config.json``, ``planned.json``, ``summary.json``, ``report.html``, and two files per cell.
 
@@ -124,17 +141,12 @@ class Store:
             return False
         return False
 
-    def save(self, outcome: Outcome) -> None:
+    def save(self, cell: FinishedCell) -> None:
         """Save a cell's result; the cell is finished once its JSON file exists."""
-        of_each = {f"score/{name}": values for name, values in outcome.scores.items()}
-        of_each |= {f"guess/{name}": values for name, values in outcome.guesses.items()}
-        tensors = {**of_each, **outcome.samples}
-        path = self.folder / CELLS / f"{outcome.result.key}.safetensors"
-        content = save({name: t.contiguous() for name, t in tensors.items()})
+        path = self.folder / CELLS / f"{cell.result.key}.safetensors"
         with replacing(path) as part:
-            part.write_bytes(content)
-        result = outcome.result.model_copy(update={"tensors": hashlib.sha256(content).hexdigest()})
-        write_document(path.with_suffix(".json"), result.model_dump(mode="json"))
+            part.write_bytes(cell.tensors)
+        write_document(path.with_suffix(".json"), cell.result.model_dump(mode="json"))
         path.with_suffix(".checkpoint").unlink(missing_ok=True)
 
     def cell(self, key: str) -> CellResult:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from cloven.auditing import request
-from cloven.auditing.executor import Progress
+from cloven.auditing.executor import AuditSteps, Executor, run_audits
 from cloven.auditing.gate import GateCheck, checks
 from cloven.auditing.paper import NO_PAPER, Paper
-from cloven.auditing.pipeline import Execution, execute
+from cloven.auditing.pipeline import audit_steps
 from cloven.auditing.store import REPORT, SUMMARY, Store, read_model, reopen, write_document
 from cloven.auditing.study_file import (
     PlannedAudit,
@@ -25,8 +25,10 @@ from cloven.auditing.study_file import (
     difference,
     planned_audits,
 )
+from cloven.auditing.summary import Summary
 from cloven.documents import Document
 from cloven.errors import ClovenError, system_reason
+from cloven.progress import Progress, no_progress
 
 log = logging.getLogger("cloven")
 
@@ -182,7 +184,7 @@ def recorded(folder: Path) -> StudyRecord | None:
 
 
 def _state(folder: Path, audit: PlannedAudit) -> AuditState:
-    store, failure = Store(folder / AUDITS / audit.name), _failure(folder, audit)
+    store, failure = Store(folder / AUDITS / audit.name), _failure(folder, audit.name)
     state: State = "planned"
     if is_done(folder, audit):
         state = "done"
@@ -224,8 +226,8 @@ def _counts(audits: Sequence[AuditState]) -> CellCounts:
     )
 
 
-def _failure(folder: Path, audit: PlannedAudit) -> FailedAudit | None:
-    path = folder / FAILURES / f"{audit.name}.json"
+def _failure(folder: Path, name: str) -> FailedAudit | None:
+    path = folder / FAILURES / f"{name}.json"
     return read_model(path, FailedAudit, "delete it and run the study again") if path.exists() else None
 
 
@@ -244,36 +246,30 @@ def _seconds_per_cell(folder: Path, audits: Sequence[PlannedAudit]) -> float | N
 # --- running a study --------------------------------------------------------------------------------------------
 
 
-def _no_progress() -> AbstractContextManager[Progress]:
-    return nullcontext(lambda *_: None)
-
-
 @dataclass(frozen=True)
 class StudyExecution:
     """The folder of a study's results, and how its audits are run.
 
     Attributes:
         folder: the folder.
-        jobs: the number of processes.
+        executor: the context of what computes the cells, which is entered if any are left.
         disk: the gigabytes of captured numbers to keep on disk.
-        memory: the bytes of memory of all processes of an audit; None for no limit.
         retries: how often an audit that failed is tried again, after the others.
         shard: ``(i, n)`` runs only each n-th audit, from the i-th on; both count from 1.
         accept_changes: whether a study that has changed goes on.
         paper: returns the paper's part in the audit of a model.
-        progress: returns a context manager that reports the progress of one audit.
+        progress: reports the progress.
         finished: is called with the folder of each audit that ends.
     """
 
     folder: Path
-    jobs: int = 1
+    executor: AbstractContextManager[Executor]
     disk: float = 4.0
-    memory: int | None = None
     retries: int = 0
     shard: tuple[int, int] = (1, 1)
     accept_changes: bool = False
     paper: Callable[[str], Paper] = lambda _: NO_PAPER
-    progress: Callable[[], AbstractContextManager[Progress]] = _no_progress
+    progress: Progress = no_progress
     finished: Callable[[Path], object] = lambda _: None
 
 
@@ -306,19 +302,27 @@ def run_study(study: StudyFile, execution: StudyExecution) -> dict[str, FailedAu
     if left or changed is not None:
         check_digests(study)
     _write_record(study, folder, record, changed)
-    left = left_of(audits, folder, execution.shard)
+    if not (left := left_of(audits, folder, execution.shard)):
+        return {}
+    with execution.executor as executor:
+        return _run(left, executor, execution)
+
+
+def _run(left: Sequence[PlannedAudit], executor: Executor, execution: StudyExecution) -> dict[str, FailedAudit]:
+    """Run audits, and those that fail again as often as wanted; return those that fail."""
+    folder = execution.folder
     failed: dict[str, FailedAudit] = {}
     for _ in range(execution.retries + 1):
-        for number, audit in enumerate(left, 1):
-            log.info("audit %d of %d: %s", number, len(left), audit.name)
-            path, before = folder / FAILURES / f"{audit.name}.json", _failure(folder, audit)
-            if problems := _ended_with(audit, execution):
+        steps = {audit.name: _steps(audit, execution, f"{i} of {len(left)}") for i, audit in enumerate(left, 1)}
+        for name, ended in run_audits(steps, executor, execution.progress):
+            path, before = folder / FAILURES / f"{name}.json", _failure(folder, name)
+            if problems := _problems(name, ended, execution):
                 attempts = 1 if before is None else before.attempts + 1
-                failed[audit.name] = FailedAudit(problems=problems, attempts=attempts)
-                write_document(path, failed[audit.name].model_dump(mode="json"))
-                log.error("%s failed: %s", audit.name, "; ".join(problems))
+                failed[name] = FailedAudit(problems=problems, attempts=attempts)
+                write_document(path, failed[name].model_dump(mode="json"))
+                log.error("%s failed: %s", name, "; ".join(problems))
             else:
-                failed.pop(audit.name, None)
+                failed.pop(name, None)
                 path.unlink(missing_ok=True)
         left = [audit for audit in left if audit.name in failed]
     return failed
@@ -331,21 +335,26 @@ def without_report(study: StudyFile, folder: Path) -> Iterator[Path]:
             yield folder / AUDITS / audit.name
 
 
-def _ended_with(audit: PlannedAudit, execution: StudyExecution) -> tuple[str, ...]:
-    """Run an audit, and return its problems; none if it has ended well."""
-    place = execution.folder / AUDITS / audit.name
+def _steps(audit: PlannedAudit, execution: StudyExecution, number: str) -> AuditSteps:
+    """Run an audit of a study in steps."""
+    log.info("audit %s: %s", number, audit.name)
     paper = execution.paper(audit.request.model)
+    asked = request.study(replace(audit.request, disk=execution.disk), None, paper)
+    return (yield from audit_steps(asked, paper, execution.folder / AUDITS / audit.name, execution.progress))
+
+
+def _problems(name: str, ended: Summary | Exception, execution: StudyExecution) -> tuple[str, ...]:
+    """Return why an audit failed; nothing if it has ended well and its report was written."""
     try:
-        with execution.progress() as progress:
-            asked = request.study(replace(audit.request, disk=execution.disk), None, paper)
-            execute(asked, paper, Execution(place, execution.jobs, progress, execution.memory))
-        execution.finished(place)
+        if isinstance(ended, Exception):
+            raise ended
+        execution.finished(execution.folder / AUDITS / name)
     except ClovenError as error:
         return error.problems
     except OSError as error:
         return (system_reason(error),)
     except Exception as error:  # of a model or an attack of the user; it must not stop the other audits
-        log.debug("%s", audit.name, exc_info=True)
+        log.debug("%s", name, exc_info=True)
         return (f"{type(error).__name__}: {error}",)
     return ()
 

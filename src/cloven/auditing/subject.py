@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from cloven.auditing.executor import Progress
 from cloven.auditing.material import ImageSets, refuse_few, refuse_overlap, without_copies
 from cloven.auditing.selection import apart, wanted
 from cloven.errors import ClovenError, tried
 from cloven.files import cache_dir
 from cloven.graph.graph import Graph
+from cloven.progress import Progress
 from cloven.runtime.capture import capture
 from cloven.zoo.datasets import load
 from cloven.zoo.images import Images, split, spread, test_half, with_mirrored

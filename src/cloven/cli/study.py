@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloven.cli.audit import layer_paths
-from cloven.cli.exits import MISSED, STOPPED
+from cloven.cli.exits import MISSED
 from cloven.cli.help import PanelCommand, PanelGroup
 from cloven.cli.options import COMPUTING, AsJson, Disk, Jobs, MemoryLimit, cores, memory_size
-from cloven.cli.printing import print_json, print_text, table
+from cloven.cli.printing import print_json, print_text, resumable, table
 from cloven.errors import ClovenError, tried
 
 if TYPE_CHECKING:
+    from cloven.auditing.executor import Executor
     from cloven.auditing.study_file import StudyFile
     from cloven.auditing.study_run import StudyStatus
 
@@ -122,6 +124,24 @@ def run(
             help="Continue although the file has changed since the first run; keep finished cells.",
         ),
     ] = False,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            help="Compute on a Ray cluster, not in processes: ray (the one that runs here, or else a new one) or "
+            "ray://HOST:PORT.",
+            metavar="CLUSTER",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = None,
+    gpus_per_cell: Annotated[
+        float,
+        typer.Option(
+            help="Part of a GPU that each cell takes on the cluster.",
+            min=0,
+            metavar="PART",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = 0.0,
     disk: Disk = 4.0,
     memory: MemoryLimit = "",
     as_json: AsJson = False,
@@ -133,29 +153,25 @@ def run(
     """
     from cloven.auditing.study_run import StudyExecution, missed, run_study, status, without_report
     from cloven.papers.s1 import setup
-    from cloven.progress import report_progress
     from cloven.reporting.report_file import write
 
     asked, folder = _read(path), _folder(path, out)
-    execution = StudyExecution(
-        folder=folder,
-        jobs=jobs or cores(),
-        disk=disk,
-        memory=memory_size(memory),
-        retries=retries,
-        shard=_shard(shard),
-        accept_changes=accept_changes,
-        paper=setup.paper,
-        progress=report_progress,
-        finished=write,
-    )
-    try:
+    executor = _executor(asked, jobs, memory, on, gpus_per_cell)
+    with resumable(folder) as progress:
+        execution = StudyExecution(
+            folder=folder,
+            executor=executor,
+            disk=disk,
+            retries=retries,
+            shard=_shard(shard),
+            accept_changes=accept_changes,
+            paper=setup.paper,
+            progress=progress,
+            finished=write,
+        )
         failed = run_study(asked, execution)
         for place in without_report(asked, folder):
             write(place)
-    except KeyboardInterrupt:
-        log.warning("interrupted; finished work is kept in %s: run the same command again to continue", folder)
-        raise typer.Exit(STOPPED) from None
     _print(status(asked, folder), as_json=as_json)
     above = list(missed(asked, folder))
     for name, check in above:
@@ -253,6 +269,41 @@ def _read(path: Path) -> StudyFile:
 
 def _folder(path: Path, out: Path | None) -> Path:
     return out or Path("runs") / path.stem
+
+
+def _executor(
+    asked: StudyFile, jobs: int | None, memory: str, on: str | None, gpus: float
+) -> AbstractContextManager[Executor]:
+    """Return the executor that the options name.
+
+    Raises:
+        ClovenError: for options that exclude each other or do not fit the study.
+    """
+    problems: list[str] = []
+    limit = tried(partial(memory_size, memory), problems)
+    if on is None:
+        if gpus:
+            problems.append("--gpus-per-cell requires --on")
+    elif jobs is not None:
+        problems.append("--on excludes --jobs: a cluster runs one cell on each of its cores")
+    if on is not None and memory:
+        problems.append("--on excludes --memory: give each node of the cluster as few cores as its memory allows")
+    if on is not None and on != "ray" and not on.startswith("ray://"):
+        problems.append(f"--on is {on!r}; expected ray, or ray://HOST:PORT such as ray://head:10001")
+    if on is not None and bool(gpus) != asked.audit.device.startswith("cuda"):
+        problems.append(
+            f"--gpus-per-cell is {gpus:g} and the study's device is {asked.audit.device!r}; give both for cells on "
+            'GPUs (device = "cuda" in [audit]), or none'
+        )
+    if problems:
+        raise ClovenError(problems)
+    if on is None:
+        from cloven.auditing.executor import LocalExecutor
+
+        return nullcontext(LocalExecutor(jobs or cores(), limit))
+    from cloven.auditing.ray_executor import ray_cluster
+
+    return ray_cluster(on, gpus)
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import save
 
 from cloven.auditing import pipeline
-from cloven.auditing.executor import Progress
 from cloven.auditing.paper import Paper
 from cloven.auditing.pipeline import Execution
 from cloven.auditing.settings import Study
@@ -32,6 +31,7 @@ from cloven.papers.s1.figure_document import BarRow, DividedModel, StrategyFigur
 from cloven.papers.s1.scales import FULL
 from cloven.papers.s1.table1 import describe
 from cloven.parallel import side_by_side
+from cloven.progress import Progress
 from cloven.zoo.originals import originals
 
 FIGURE, SCORES = "figure.json", "figure.safetensors"
