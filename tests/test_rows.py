@@ -79,7 +79,7 @@ def test_a_temporary_file_has_no_name_and_is_closed_with_its_last_user(tmp_path:
 
 
 def test_an_array_in_a_temporary_file_is_sent_to_another_process_as_a_whole(images: StoredRows) -> None:
-    assert np.array_equal(pickle.loads(pickle.dumps(images.array.take(slice(3, 9)))), PIXELS[3:9])
+    assert np.array_equal(pickle.loads(pickle.dumps(images[3:9].array)), PIXELS[3:9])
 
 
 def test_rows_of_safetensors_are_read_without_the_rest(tmp_path: Path) -> None:
