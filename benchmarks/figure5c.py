@@ -168,7 +168,7 @@ def settings(pairs: int, victims: int | None, epochs: int) -> list[Setting]:
 
 
 def measure(
-    pairs: int = 500, victims: int | None = 500, epochs: int = 10, repetitions: int = 3
+    pairs: int = 256, victims: int | None = 500, epochs: int = 10, repetitions: int = 3
 ) -> Iterator[Measurement]:
     """Yield the measurements of each data set."""
     for setting in settings(pairs, victims, epochs):
@@ -178,7 +178,7 @@ def measure(
 def main() -> int:
     """Measure, print, and return 1 if the goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=500)
+    parser.add_argument("--pairs", type=int, default=256)
     parser.add_argument("--victims", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--repetitions", type=int, default=3)

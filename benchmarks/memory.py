@@ -23,6 +23,7 @@ import torch
 from benchmarks.cost_runs import executed
 from benchmarks.cost_settings import Model, Surroundings, calibration, captured
 from benchmarks.cost_tables import percent, row, share
+from benchmarks.measurement import Measurement, measured
 from cloven.cost.cluster import Cluster, ClusterDevice
 from cloven.cost.estimate import estimate
 from cloven.cost.profile import ComputeCost, DeviceProfile, MemorySize
@@ -36,6 +37,7 @@ from cloven.runtime import memory_profile
 from cloven.runtime.bundle.reader import read
 from cloven.runtime.bundle.writer import write
 
+NAME = "memory"
 MODELS = (
     Model("lenet5", 28),
     Model("resnet20", 32),
@@ -121,6 +123,15 @@ def table(found: Sequence[Compared]) -> str:
     within = f"{percent(share(errors, BOUND))} of {len(found)} devices within {percent(BOUND)}"
     lines = [head, row(*["---"] * 3, *["--:"] * 3), *(one.line() for one in found)]
     return "\n".join([*lines, "", f"{within}, median error {percent(median(map(abs, errors)))}"]) + "\n"
+
+
+def measure() -> Iterator[Measurement]:
+    """Yield the errors of the estimated memory of the devices, by model."""
+    torch.set_num_threads(1)
+    for model in MODELS:
+        errors = [100 * abs(one.error) for one in compared(model)]
+        case = f"{model.name}: error of the memory of {len(errors)} devices"
+        yield measured(NAME, case, errors, "%", goal=100 * BOUND)
 
 
 def main() -> None:

@@ -42,7 +42,10 @@ USUAL = {
 }
 """The benchmarks, each a module with a function `measure`, and what they measure."""
 
-LONG = {"cost": "the cost model, compared with executed plans; requires root, 40 minutes"}
+LONG = {
+    "cost": "the cost model, compared with executed plans; requires root, 40 minutes",
+    "memory": "the estimated memory of workers, compared with that of running ones; requires root",
+}
 
 
 def measurements(name: str) -> list[Measurement]:
