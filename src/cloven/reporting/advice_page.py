@@ -14,7 +14,7 @@ from cloven.cost.estimate import Cost
 from cloven.reporting import advice_charts, words
 from cloven.reporting.advice_drawing import drawing
 from cloven.reporting.digest import Family
-from cloven.reporting.findings import Faces, Sample, albums, evidence
+from cloven.reporting.findings import Sample, albums, evidence, faces
 from cloven.reporting.templates import environment
 
 SCRIPT = "advice.js"
@@ -82,7 +82,7 @@ def render_advice(report: AdviceReport, plan: AdvisedPlan) -> str:
             sentence=_sentence(report),
             quantities=_quantities(report),
             divisions=(row,) if row is not None else (),
-            faces=Faces(samples),
+            faces=faces(samples),
             albums=albums(places, samples),
             compared=compared,
             letters=advice_charts.letters(compared),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
@@ -87,31 +87,15 @@ def evidence(summary: Summary) -> Evidence:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Faces(Mapping[str, tuple[Picture, Picture]]):
-    """For each finding, the victim image of usual contrast and its reconstruction, drawn when they are shown.
-
-    Where that image was not kept, it is the median one.
-    """
-
-    samples: Mapping[str, Sequence[Sample]]
-
-    def __getitem__(self, key: str) -> tuple[Picture, Picture]:
-        sample = _usual(self.samples[key])
-        if sample is None:
-            raise KeyError(key)
-        return picture(sample.original), picture(sample.reconstruction)
-
-    def __iter__(self) -> Iterator[str]:
-        return (key for key, shown in self.samples.items() if _usual(shown) is not None)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
-def _usual(samples: Sequence[Sample]) -> Sample | None:
-    by_role = {sample.role: sample for sample in samples}
-    return by_role.get("usual") or by_role.get("median")
+def faces(samples: Mapping[str, Sequence[Sample]]) -> dict[str, tuple[Picture, Picture]]:
+    """Return the victim image of usual contrast and its reconstruction; the median one where that was not kept."""
+    found: dict[str, tuple[Picture, Picture]] = {}
+    for key, shown in samples.items():
+        by_role = {sample.role: sample for sample in shown}
+        sample = by_role.get("usual") or by_role.get("median")
+        if sample is not None:
+            found[key] = picture(sample.original), picture(sample.reconstruction)
+    return found
 
 
 def albums(found: Sequence[digest.Family], samples: Mapping[str, Sequence[Sample]]) -> list[Album]:

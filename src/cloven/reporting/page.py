@@ -9,7 +9,7 @@ from typing import get_args
 from cloven.auditing.finding import Metric
 from cloven.auditing.summary import DefenceSummary, LearningCurve, Over, Summary
 from cloven.reporting import digest, figures, orderings, overview, panels, plans, series, verdicts
-from cloven.reporting.findings import Faces, Sample, albums, evidence
+from cloven.reporting.findings import Sample, albums, evidence, faces
 from cloven.reporting.templates import environment
 
 OPEN_VERDICTS = 10  # of more observations, so many are shown and the others folded
@@ -47,7 +47,7 @@ def render(summary: Summary, samples: Mapping[str, Sequence[Sample]]) -> str:
         .render(
             **found,
             divisions=rows,
-            faces=Faces(samples),
+            faces=faces(samples),
             capture=summary.capture,
             verdicts=seen,
             first=_first(seen),
