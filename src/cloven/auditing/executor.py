@@ -216,7 +216,8 @@ def run_audits(
     with ExitStack() as stack:
         while left or begun:
             while len(pending) < executor.ahead:
-                if ready := next((name for name, audit in begun.items() if audit.waiting), None):
+                ready = next((name for name, audit in begun.items() if audit.waiting), None)
+                if ready is not None:
                     future, index = begun[ready].start()
                     pending[future] = ready, index
                 elif left and len(begun) < executor.begun:
