@@ -352,12 +352,37 @@ def test_limits_that_nothing_meets_are_answered_without_a_plan(model: cloven.Gra
     assert "latency is" in advice.rejected[0].reason
 
 
+def test_the_assumptions_of_the_nearest_division_are_said_without_a_plan(
+    model: cloven.Graph, images: torch.Tensor
+) -> None:
+    guess = ComputeCost(origin="assumed", macs_per_second=1e6)
+    where = cluster(wire(1e9), board(1e6).model_copy(update={"compute": guess}))
+
+    report = advised(model, where, images, limits=cloven.Limits(latency=1e-6)).report
+
+    assert report.plan is None
+    assert any("[compute]" in sentence for sentence in report.assumptions)
+
+
+@pytest.mark.parametrize("minimise", ["latency", "traffic"])
+def test_what_a_cluster_lacks_is_named_for_every_objective(
+    minimise: str, model: cloven.Graph, images: torch.Tensor
+) -> None:
+    where = cloven.Cluster({"edge0": ClusterDevice(board(1e6))})
+
+    report = advised(model, where, images, minimise=minimise).report
+
+    assert report.reason == "The cost of no division is known."
+    assert any("has no profile; name one in the cluster file" in sentence for sentence in report.untested)
+
+
 def test_a_profile_that_lacks_a_number_recommends_nothing(model: cloven.Graph, images: torch.Tensor) -> None:
     silent = board(1e6).model_copy(update={"messages": None})
 
     advice = advised(model, cluster(wire(1e9), silent), images)
 
     assert advice.plan is None
+    assert advice.report.reason == "The cost of no division is known."
     assert advice.rejected[0].reason == "its cost is unknown"
     assert any("[messages]" in sentence for sentence in advice.report.untested)
 

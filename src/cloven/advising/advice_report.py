@@ -85,6 +85,8 @@ def report_of(result: SearchResult) -> AdviceReport:
     search, winner = result.search, result.winner
     reason = _reason(result)
     compared = tuple(_compared(result, reason))
+    nearest, relaxed = (None, ()) if winner is not None else _nearest(result)
+    shown = winner or nearest
     return AdviceReport(
         plan=None if winner is None else str(winner.candidate),
         minimised=search.pricing.minimise,
@@ -94,12 +96,12 @@ def report_of(result: SearchResult) -> AdviceReport:
         leakage=() if winner is None else tuple(_leakage(search, winner)),
         rejected=tuple(_rejected(result)),
         untested=tuple(_untested(result)),
-        assumptions=() if winner is None else winner.cost.assumptions,
+        assumptions=() if shown is None else shown.cost.assumptions,
         divisions=len(result.divisions),
         attacked=len(search.ledger.known),
         compared=compared,
         cuts=result.cuts,
-        nearest=None if winner is not None else _nearest(result),
+        nearest=None if nearest is None else Relaxation(division=str(nearest.candidate), limits=relaxed),
         method=result.method + (SPARED if search.spared else ""),
     )
 
@@ -107,6 +109,8 @@ def report_of(result: SearchResult) -> AdviceReport:
 def _reason(result: SearchResult) -> str:
     search, winner = result.search, result.winner
     if winner is None:
+        if not any(map(_is_known, result.divisions)):
+            return "The cost of no division is known."
         limited = search.ended or search.unexplored < inf
         return "No advice within this budget." if limited else "No plan meets the limits."
     minimised = search.pricing.minimise
@@ -294,13 +298,20 @@ def _untested(result: SearchResult) -> Iterator[str]:
         yield f"attacks: {', '.join(names)}, not the default suite ({', '.join(SUITE)})"
     if search.ended:
         yield "the budget ended before all divisions were attacked"
-    unknown = dict.fromkeys(text for one in result.divisions if one.value == inf for text in one.unknown)
-    if unknown:
-        yield f"the cost of some divisions is unknown: {'; '.join(unknown)}"
+    without = [one for one in result.divisions if not _is_known(one)]
+    if without:
+        which = "all" if len(without) == len(result.divisions) else f"{len(without):,}"
+        unknown = dict.fromkeys(text for one in without for text in one.unknown)
+        yield f"the cost of {which} of {len(result.divisions):,} divisions is unknown: {'; '.join(unknown)}"
     if _is_unconfirmed(result):
         yield "the plan was not attacked again: there are no fresh victims"
     if result.results is not None and not result.results.verdict.given:
         yield f"the audit gives no verdict on this model: {result.results.verdict.reason}"
+
+
+def _is_known(division: Alternative) -> bool:
+    """Return whether the objective and the latency of a division are known; it can be recommended only then."""
+    return division.value < inf and division.latency is not None
 
 
 def _is_unconfirmed(result: SearchResult) -> bool:
@@ -312,14 +323,15 @@ def _is_unconfirmed(result: SearchResult) -> bool:
 # --- the nearest division -------------------------------------------------------------------------------------
 
 
-def _nearest(result: SearchResult) -> Relaxation | None:
-    """Return the division that comes closest to the limits.
+def _nearest(result: SearchResult) -> tuple[Alternative | None, tuple[str, ...]]:
+    """Return the division that comes closest to the limits, and those that it exceeds, in words.
 
     It is the one with the smallest sum of excesses: those of costs relative to the limit, those of leakage as they
     are. Divisions are compared with their links encrypted as they were decided, and with only the coordinator's.
     """
     search = result.search
-    least, nearest = inf, None
+    least = inf
+    nearest: tuple[Alternative | None, tuple[str, ...]] = None, ()
     for first in result.divisions:
         decision = search.decisions.get(first.candidate, Decision(first))
         for division in dict.fromkeys((decision.division, first)):
@@ -330,13 +342,13 @@ def _nearest(result: SearchResult) -> Relaxation | None:
                 if total >= least:
                     break
             if total < least:
-                least, nearest = total, Relaxation(division=str(division.candidate), limits=tuple(limits))
+                least, nearest = total, (division, tuple(limits))
     return nearest
 
 
 def excesses(search: Search, division: Alternative) -> Iterator[tuple[float, str]]:
     """Yield by how much a division exceeds each limit, and the limit to relax, in words; infinite if unknown."""
-    if division.value == inf or division.latency is None:
+    if not _is_known(division):
         yield inf, "its cost is unknown"
     if (limit := search.limits.latency) is not None and search.too_slow(division):
         seconds = search.measured[choice(division)]

@@ -152,11 +152,11 @@ def unreachable(limits: Limits, minimise: str, cluster: Cluster) -> Iterator[str
             "no device of the cluster is trusted, and the first one receives the image: every division leaks all "
             "pixels, above the limit on pixel leakage; trust a device, or remove the limit"
         )
-    profiles = {device.profile.name: device.profile for device in devices.values() if device.profile is not None}
+    profiles = {name: device.profile for name, device in devices.items() if device.profile is not None}
     if limits.memory is not None:
         for name, profile in profiles.items():
             if profile.memory is None:
-                yield f"the limit on memory requires a table [memory] in the profile of {name}"
+                yield f"the limit on memory requires a table [memory] in the profile of {name} ({profile.name})"
         sizes = [profile.memory.worker for profile in profiles.values() if profile.memory is not None]
         if sizes and len(sizes) == len(profiles) and min(sizes) > limits.memory:
             yield (
@@ -166,7 +166,7 @@ def unreachable(limits: Limits, minimise: str, cluster: Cluster) -> Iterator[str
     if limits.energy is not None or minimise == "energy":
         for name, profile in profiles.items():
             if profile.power is None:
-                yield f"energy requires a table [power] in the profile of {name}"
+                yield f"energy requires a table [power] in the profile of {name} ({profile.name})"
         links = dict.fromkeys(link.profile for link in (*cluster.links.values(), cluster.default) if link.profile)
         for link in links:
             if link.energy is None:

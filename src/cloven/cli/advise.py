@@ -167,6 +167,7 @@ def advise(
     from cloven.advising.advise import advise as advised
     from cloven.advising.alternatives import Objective
     from cloven.advising.limits import Limits, unreachable, wrong_limits
+    from cloven.auditing.suite import AttackSuite
     from cloven.cost.cluster import Cluster
     from cloven.runtime.lab.emulated_cluster import EmulatedCluster
 
@@ -187,6 +188,9 @@ def advise(
     seconds = read(budget, "--budget", TIMES)
     if seconds == 0:
         problems.append(f"--budget must be more than 0, got {budget}")
+    if out is not None and out.exists() and not out.is_dir():
+        problems.append(f"{out} is a file; give a folder for the results (--out)")
+    problems += AttackSuite(names_in(attacks)).problems()
     if minimise not in get_args(Objective):
         problems.append(f"--minimise is {minimise!r}; expected one of {', '.join(get_args(Objective))}")
     limits = None if problems else Limits(**values)

@@ -69,8 +69,9 @@ class Cost(Document):
     Attributes:
         latency: the seconds from sending a single image to its answer; None if unknown.
         throughput: the images per second with ``window`` images in flight; None if unknown.
-        energy: the joules of all devices and links; None if unknown.
-        traffic: the bytes on all links, including those of the image and the answer.
+        energy: the joules of the plan's devices and links, without the coordinator; None if unknown.
+        traffic: the bytes of the values on all links, including those of the image and the answer, without what
+            frames and ciphers add to each message.
         window: the number of images in flight.
         devices: the cost on each device.
         links: the cost of each link, in order of first use.
