@@ -312,6 +312,19 @@ def test_a_budget_does_not_change_when_it_is_asked() -> None:
     assert budget.allows(1)
 
 
+def test_a_device_that_was_not_attacked_to_the_end_is_said_to_count(
+    model: cloven.Graph, images: torch.Tensor
+) -> None:
+    where = cluster(wire(1e9), board(1e6), board(1e9), trusted=False)
+    endless = cloven.attacks.Decoder(epochs=10**6)
+    loose = cloven.Limits(pixel_leakage=0.99, label_leakage=0.99)
+
+    advice = advised(model, where, images, attacks=[endless, "probe"], limits=loose, budget=6.0)
+
+    reasons = [one.reason for one in advice.report.compared]
+    assert any("counts as reading everything: decoder did not finish" in reason for reason in reasons)
+
+
 def test_without_a_plan_the_nearest_division_says_which_limit_to_relax(
     model: cloven.Graph, images: torch.Tensor
 ) -> None:

@@ -215,6 +215,9 @@ class Search:
         over = [axis for axis, limit in limits.items() if axis in found and found[axis].leakage > limit]
         if not over:
             return "was not attacked"
+        reasons = dict.fromkeys(found[axis].reason for axis in over if found[axis].reason)
+        if reasons:
+            return f"counts as reading everything: {'; '.join(reasons)}"
         return "can read up to " + " and ".join(f"{found[axis].leakage:.0%} of the {axis}" for axis in over)
 
     def leaking(self, division: Alternative) -> list[ExposedTap]:

@@ -276,8 +276,8 @@ class _Run:
 
     def step(self, index: Tensor, progress: float) -> None:
         assert self.trainee.pairs is not None
-        if self.short is None and progress >= EARLY:
-            self.short = self.seconds / progress > self.budget
+        if self.short is None and (progress >= EARLY or self.seconds >= self.budget):
+            self.short = self.seconds > self.budget * progress
         if self.short:
             progress = max(progress, self.seconds / self.budget)
         if progress < 1:
