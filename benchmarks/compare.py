@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.measurement import BenchmarkResults, Measurement, number
+from benchmarks.measurement import BenchmarkResults, Measurement, number, spread
 from cloven.auditing.store import differing
 from cloven.documents import read_document
 from cloven.errors import ClovenError
@@ -38,11 +38,6 @@ class Change:
         values = f"{number(one.value)} -> {number(other.value)} {other.unit}{share}"
         ranges = f"{spread(one)}, then {spread(other)}"
         return f"{self.moved}: {other.benchmark}: {other.case}: {values}; {ranges}"
-
-
-def spread(one: Measurement) -> str:
-    """Return the range of a measurement."""
-    return f"{number(one.low)} to {number(one.high)}"
 
 
 @dataclass(frozen=True)

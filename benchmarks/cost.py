@@ -30,8 +30,8 @@ from typing import TypeVar
 
 import torch
 
-from benchmarks.cost_runs import Execution, HopTimes, executed, hops, link, message_cost
-from benchmarks.cost_settings import CLUSTERS, Chosen, Model, Surroundings, calibration, captured, chosen, names
+from benchmarks.cost_runs import Execution, HopTimes, executed, hops, link, message_cost, parts
+from benchmarks.cost_settings import CLUSTERS, Chosen, Model, Surroundings, captured, chosen, names
 from benchmarks.cost_tables import KINDS, OPERATORS, PlanResult, bounded, comparisons, tables
 from benchmarks.measurement import Measurement, measured
 from benchmarks.processes import wait_for_quiet
@@ -43,9 +43,7 @@ from cloven.graph.graph import Graph
 from cloven.partition import plan as plans
 from cloven.partition.plan import Plan
 from cloven.partition.program import Program
-from cloven.runtime.bundle.format import DevicePart
 from cloven.runtime.bundle.reader import read
-from cloven.runtime.bundle.writer import write
 from cloven.runtime.device_profile import computing
 from cloven.runtime.device_profile import measured as device_profile
 from cloven.runtime.lab.lab_folder import BUNDLE
@@ -112,25 +110,14 @@ def profiles(pair: Pair, bundles: Path) -> tuple[DeviceProfile, LinkProfile]:
 
 def profiled(pair: Pair, bundles: Path) -> DeviceProfile:
     """Return the profile of this machine, with the operators of a few divisions of the model."""
-    return pair.once(DeviceProfile, "device", lambda: device_profile(parts(pair, bundles), "this machine", RUNS))
+    return pair.once(
+        DeviceProfile, "device", lambda: device_profile(parts(pair.model, bundles), "this machine", RUNS)
+    )
 
 
 def operators(pair: Pair, bundles: Path) -> ComputeCost:
     """Return the operators of the same divisions, one right after the other."""
-    return pair.once(ComputeCost, "hot", lambda: computing(parts(pair, bundles), RUNS, cold=False))
-
-
-def parts(pair: Pair, bundles: Path) -> list[tuple[DevicePart, Path]]:
-    """Return the parts of a few divisions of a model; they are written once."""
-    found = []
-    for name, strategies, devices in calibration():
-        folder = bundles / name
-        if not folder.exists():
-            plan = Plan(model=pair.model.spec, strategy=strategies, devices=[f"edge{i}" for i in range(devices)])
-            write(plans.compile(pair.graph, plan), folder, model=pair.model.name, plan=plan.toml())
-        bundle = read(folder)
-        found += [(part, bundle.place(device)) for device, part in bundle.parts.items()]
-    return found
+    return pair.once(ComputeCost, "hot", lambda: computing(parts(pair.model, bundles), RUNS, cold=False))
 
 
 def measure_pair(pair: Pair, bundles: Path, turn: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.cost_settings import Surroundings
+from benchmarks.cost_settings import Model, Surroundings, calibration, captured
 from benchmarks.processes import busy_seconds, process_seconds
 from cloven.cost.profile import LinkProfile, MessageCost, Transmission
 from cloven.documents import Document
@@ -22,12 +22,15 @@ from cloven.partition.plan import ModelSpec, Plan
 from cloven.partition.program import Program
 from cloven.partition.vertical import Vertical
 from cloven.runtime import caches
-from cloven.runtime.bundle.reader import read_manifest
+from cloven.runtime.bundle.format import DevicePart
+from cloven.runtime.bundle.reader import read, read_manifest
+from cloven.runtime.bundle.writer import write
 from cloven.runtime.capture import capture
 from cloven.runtime.cluster.sending import SendSummary
 from cloven.runtime.lab import laboratory
 from cloven.runtime.lab.lab_folder import BUNDLE
 from cloven.runtime.lab.laboratory import Experiment
+from cloven.runtime.memory_profile import resident
 
 IMAGES, FEWER = 15, 7
 """The number of images that a plan runs; of plans that take longer than `LONG` seconds for one, fewer."""
@@ -95,11 +98,21 @@ def _used(workers: Iterable[subprocess.Popen[Any]]) -> float:
 
 
 def _memory(device: str, pid: int) -> WorkerMemory:
-    lines = Path(f"/proc/{pid}/status").read_text("ascii", "replace").splitlines()
-    sizes = {
-        line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines if line.startswith(("VmHWM", "VmRSS"))
-    }
-    return WorkerMemory(device=device, peak=sizes["VmHWM"], after=sizes["VmRSS"])
+    found = resident(str(pid))
+    return WorkerMemory(device=device, peak=found.most, after=found.now)
+
+
+def parts(model: Model, bundles: Path) -> list[tuple[DevicePart, Path]]:
+    """Return the parts of a few divisions of a model; they are written once."""
+    found = []
+    for name, strategies, devices in calibration():
+        folder = bundles / name
+        if not folder.exists():
+            plan = Plan(model=model.spec, strategy=strategies, devices=[f"edge{i}" for i in range(devices)])
+            write(plans.compile(captured(model), plan), folder, model=model.name, plan=plan.toml())
+        bundle = read(folder)
+        found += [(part, bundle.place(device)) for device, part in bundle.parts.items()]
+    return found
 
 
 class HopTimes(Document):

@@ -37,7 +37,7 @@ from cloven.zoo.named import make
 
 NAME = "growth"
 DOUBLED = 4
-"""How often each size is doubled."""
+"""The number of times that each size is doubled."""
 
 SMALLEST = {"cells": 625, "pairs": 250, "side": 16, "devices": 2}
 

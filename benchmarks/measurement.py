@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from pydantic import AwareDatetime
 
 from cloven.documents import Document
 from cloven.errors import ClovenError
+from cloven.runtime.device_profile import processor
 
 Better = Literal["lower", "higher"]
 
@@ -134,23 +134,13 @@ def ratios(numerators: Iterable[float], denominators: Iterable[float]) -> list[f
 def surroundings(environment: Mapping[str, str]) -> Surroundings:
     """Return the machine and the versions of this process."""
     return Surroundings(
-        processor=_processor(),
+        processor=processor(),
         cores=os.cpu_count() or 0,
         system=platform.platform(terse=True),
         python=platform.python_version(),
         versions={name: found for name in PACKAGES if (found := _version(name))},
         environment=dict(environment),
     )
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    if sys.platform == "linux" and path.exists():
-        for line in path.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def _version(name: str) -> str | None:
@@ -182,24 +172,34 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def spread(one: Measurement) -> str:
+    """Return the range of a measurement's repetitions."""
+    return f"{number(one.low)} to {number(one.high)}"
+
+
 def cells(one: Measurement) -> tuple[str, ...]:
     """Return the columns of a measurement's row: benchmark, case, value, spread, unit, goal."""
-    spread = f"{number(one.low)} to {number(one.high)}" if one.repetitions > 1 else ""
+    several = spread(one) if one.repetitions > 1 else ""
     goal = ""
     if one.goal is not None:
         goal = f"at {'most' if one.better == 'lower' else 'least'} {number(one.goal)}"
         goal += "" if one.holds else ", missed"
-    return one.benchmark, one.case, number(one.value), spread, one.unit, goal
+    return one.benchmark, one.case, number(one.value), several, one.unit, goal
 
 
 COLUMNS = ("benchmark", "case", "median", "range", "unit", "goal")
+
+
+def line(one: Measurement) -> str:
+    """Return a measurement as a line of text, without the name of its benchmark."""
+    _, case, value, several, unit, goal = cells(one)
+    return f"{case}: {value} {unit}" + "".join(f" ({words})" for words in (several, goal) if words)
 
 
 def shown(measurements: Iterable[Measurement]) -> int:
     """Print measurements as they come, and return 1 if a goal is missed, else 0."""
     missed = False
     for one in measurements:
-        _, case, value, spread, unit, goal = cells(one)
-        print(f"{case}: {value} {unit}" + "".join(f" ({words})" for words in (spread, goal) if words), flush=True)
+        print(line(one), flush=True)
         missed |= not one.holds
     return int(missed)

@@ -20,8 +20,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from benchmarks.cost_runs import executed
-from benchmarks.cost_settings import Model, Surroundings, calibration, captured
+from benchmarks.cost_runs import executed, parts
+from benchmarks.cost_settings import Model, Surroundings, captured
 from benchmarks.cost_tables import percent, row, share
 from benchmarks.measurement import Measurement, measured
 from cloven.cost.cluster import Cluster, ClusterDevice
@@ -34,8 +34,6 @@ from cloven.partition.horizontal import Horizontal
 from cloven.partition.plan import Entry, Plan
 from cloven.partition.vertical import Vertical
 from cloven.runtime import memory_profile
-from cloven.runtime.bundle.reader import read
-from cloven.runtime.bundle.writer import write
 
 NAME = "memory"
 MODELS = (
@@ -103,13 +101,7 @@ def compared(model: Model) -> Iterator[Compared]:
 
 def profiled(model: Model, folder: Path) -> MemorySize:
     """Return the memory of workers, measured with other divisions of a model."""
-    places = []
-    for name, strategies, count in calibration():
-        plan = Plan(model=model.spec, strategy=strategies, devices=[f"edge{i}" for i in range(count)])
-        write(plans.compile(captured(model), plan), folder / name, model=model.name, plan=plan.toml())
-        bundle = read(folder / name)
-        places += [bundle.place(device) for device in bundle.parts]
-    found = memory_profile.measured(places)
+    found = memory_profile.measured([place for _, place in parts(model, folder)])
     if found is None:
         raise SystemExit("the system does not report the memory of processes")
     print(model.name, found, file=sys.stderr)

@@ -21,7 +21,7 @@ from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.measurement import COLUMNS, BenchmarkResults, Measurement, cells, now, surroundings
+from benchmarks.measurement import COLUMNS, BenchmarkResults, Measurement, cells, line, now, surroundings
 from benchmarks.pages import table
 from cloven.documents import read_document
 from cloven.errors import ClovenError
@@ -53,14 +53,8 @@ def measurements(name: str) -> list[Measurement]:
     found = []
     for one in import_module(f"benchmarks.{name}").measure():
         found.append(one)
-        print(line(one), file=sys.stderr, flush=True)
+        print(f"{name}: {line(one)}", file=sys.stderr, flush=True)
     return found
-
-
-def line(one: Measurement) -> str:
-    """Return a measurement as a line of text."""
-    benchmark, case, value, spread, unit, goal = cells(one)
-    return f"{benchmark}: {case}: {value} {unit}" + "".join(f" ({words})" for words in (spread, goal) if words)
 
 
 def run(names: Sequence[str]) -> BenchmarkResults:

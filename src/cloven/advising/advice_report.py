@@ -109,7 +109,7 @@ def report_of(result: SearchResult) -> AdviceReport:
 def _reason(result: SearchResult) -> str:
     search, winner = result.search, result.winner
     if winner is None:
-        if not any(map(_is_known, result.divisions)):
+        if not any(one.is_known for one in result.divisions):
             return "The cost of no division is known."
         limited = search.ended or search.unexplored < inf
         return "No advice within this budget." if limited else "No plan meets the limits."
@@ -298,7 +298,7 @@ def _untested(result: SearchResult) -> Iterator[str]:
         yield f"attacks: {', '.join(names)}, not the default suite ({', '.join(SUITE)})"
     if search.ended:
         yield "the budget ended before all divisions were attacked"
-    without = [one for one in result.divisions if not _is_known(one)]
+    without = [one for one in result.divisions if not one.is_known]
     if without:
         which = "all" if len(without) == len(result.divisions) else f"{len(without):,}"
         unknown = dict.fromkeys(text for one in without for text in one.unknown)
@@ -307,11 +307,6 @@ def _untested(result: SearchResult) -> Iterator[str]:
         yield "the plan was not attacked again: there are no fresh victims"
     if result.results is not None and not result.results.verdict.given:
         yield f"the audit gives no verdict on this model: {result.results.verdict.reason}"
-
-
-def _is_known(division: Alternative) -> bool:
-    """Return whether the objective and the latency of a division are known; it can be recommended only then."""
-    return division.value < inf and division.latency is not None
 
 
 def _is_unconfirmed(result: SearchResult) -> bool:
@@ -348,7 +343,7 @@ def _nearest(result: SearchResult) -> tuple[Alternative | None, tuple[str, ...]]
 
 def excesses(search: Search, division: Alternative) -> Iterator[tuple[float, str]]:
     """Yield by how much a division exceeds each limit, and the limit to relax, in words; infinite if unknown."""
-    if not _is_known(division):
+    if not division.is_known:
         yield inf, "its cost is unknown"
     if (limit := search.limits.latency) is not None and search.too_slow(division):
         seconds = search.measured[choice(division)]

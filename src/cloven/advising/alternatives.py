@@ -59,6 +59,11 @@ class Alternative:
     devices: tuple[DeviceCost, ...]
     unknown: tuple[str, ...]
 
+    @property
+    def is_known(self) -> bool:
+        """True if what is minimised and the latency are known; a division is recommended only then."""
+        return self.value < inf and self.latency is not None
+
     @cached_property
     def cost(self) -> Cost:
         """All costs as a document."""

@@ -280,9 +280,7 @@ def finished(results: Results, one: ObservationSummary) -> set[str]:
     cut_short = {
         finding.attack
         for finding in results.findings
-        if finding.observation == one.observation
-        and finding.training is not None
-        and "budget" in finding.training.ended
+        if finding.observation == one.observation and finding.cut_short
     }
     return set(one.attacks) - cut_short
 

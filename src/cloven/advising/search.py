@@ -173,7 +173,7 @@ class Search:
         Links that are not attacked are encrypted. A division with a device that is not trusted and was not attacked
         is rejected.
         """
-        if division.value == inf or division.latency is None:
+        if not division.is_known:
             return Decision(division, UNKNOWN)
         if exceeded := self.limits.exceeded_by(division):
             return Decision(division, in_words(exceeded))

@@ -228,6 +228,11 @@ class Measured(Scores):
         ]
         return max(scored, key=lambda named: (named[1], named[0]), default=None)
 
+    @property
+    def cut_short(self) -> bool:
+        """True if a limit on seconds ended a training: the complete attack might find more."""
+        return self.training is not None and "budget" in self.training.ended
+
 
 class CellResult(Measured):
     """The document of one cell: one attack on one observation with one seed.

@@ -100,7 +100,7 @@ def accept(found: tuple[GateCheck, ...]) -> AcceptedLeaks:
 def _of_the_audit(summary: Summary) -> Iterator[GateCheck]:
     """Yield failures of the audit as a whole."""
     reasons = [] if summary.verdict.given else [f"there is no verdict: {summary.verdict.reason}"]
-    ended = [one.attack for one in summary.findings if one.training is not None and "budget" in one.training.ended]
+    ended = [one.attack for one in summary.findings if one.cut_short]
     reasons += [f"the budget ended the training of {', '.join(dict.fromkeys(ended))}"] if ended else []
     for reason in reasons:
         yield GateCheck("audit", None, None, None, reason, _fingerprint(summary.model, "audit"))

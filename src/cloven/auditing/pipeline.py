@@ -525,7 +525,7 @@ def _unlimited(settings: AuditSettings) -> list[str]:
 
 def _cut_short(rows: Sequence[Finding]) -> list[str]:
     """Return a warning about findings that depend on the speed of the machine."""
-    ended = sum(row.training is not None and "budget" in row.training.ended for row in rows)
+    ended = sum(row.cut_short for row in rows)
     if not ended:
         return []
     return [

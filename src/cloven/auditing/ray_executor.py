@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("cloven")
 
 RETRIES = 3
-"""How often a unit is run again after its node or its process was lost."""
+"""The number of times that a unit is run again after its node or its process was lost."""
 
 ALIKE = ("cloven", "torch", "numpy")
 """The packages of which every node needs the driver's version."""
