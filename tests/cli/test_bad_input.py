@@ -491,7 +491,7 @@ def test_an_audit_on_a_full_disk_is_stopped_and_goes_on(cloven: Run, here: Path)
         for size, message in (
             ("12k", "cannot keep 940,800 bytes of captured numbers in"),
             ("1004k", "cannot keep 376,320 bytes of captured numbers in"),
-            ("1524k", "/planned.json: "),
+            ("1524k", "cloven: cannot write "),
         ):
             remounted(small, f"size={size}")
             refused(cloven(*audit), message, "No space left on device; free some space there")
