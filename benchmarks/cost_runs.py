@@ -21,6 +21,7 @@ from cloven.partition import plan as plans
 from cloven.partition.plan import ModelSpec, Plan
 from cloven.partition.program import Program
 from cloven.partition.vertical import Vertical
+from cloven.process_memory import resident
 from cloven.runtime import caches
 from cloven.runtime.bundle.format import DevicePart
 from cloven.runtime.bundle.reader import read, read_manifest
@@ -30,7 +31,6 @@ from cloven.runtime.cluster.sending import SendSummary
 from cloven.runtime.lab import laboratory
 from cloven.runtime.lab.lab_folder import BUNDLE
 from cloven.runtime.lab.laboratory import Experiment
-from cloven.runtime.memory_profile import resident
 
 IMAGES, FEWER = 15, 7
 """The number of images that a plan runs; of plans that take longer than `LONG` seconds for one, fewer."""

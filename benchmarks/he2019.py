@@ -44,11 +44,11 @@ from cloven.attacks.residual import Residual
 from cloven.auditing.features import features
 from cloven.files import cache_dir
 from cloven.graph.graph import Graph
+from cloven.process_memory import keep_freed
 from cloven.rows import all_rows
 from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
 from cloven.score import psnr, ssim
-from cloven.threads import keep_memory
 from cloven.zoo.datasets import load
 from cloven.zoo.images import Images, test_half
 from cloven.zoo.training import fit, seeded
@@ -169,7 +169,7 @@ def ours(graph: Graph, cut: Cut, images: Tensor, attack: BatchedAttack) -> tuple
     It runs in its own process: cloven's memory settings would speed up the recipe too.
     """
     start = time.process_time()
-    keep_memory()
+    keep_freed()
     values, sets = {graph: {graph.find(cut.name): "z"}}, {"auxiliary": images}
     found, _ = features(values, sets, budget=2**60, precision="float32", shelf=None, others={})
     captured = all_rows(found.kept["z/auxiliary"])

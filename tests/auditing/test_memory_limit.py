@@ -10,6 +10,7 @@ from cloven.auditing.cell import Cell
 from cloven.auditing.material import ImageSets, Material, prepare
 from cloven.auditing.memory_limit import Capacity, capacity
 from cloven.errors import ClovenError
+from cloven.process_memory import Resident
 from tests.auditing.small import small
 
 MB = 10**6
@@ -26,8 +27,7 @@ def material() -> Material:
 def used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process use 400 MB, and have used 500 MB; a cell needs 1,000 MB, or 1,200 MB with what is spare."""
     needs = {"screen": 1000 * MB, "probe": MB}
-    held = {"VmRSS": 400 * MB, "VmHWM": 500 * MB}
-    monkeypatch.setattr(memory_limit, "_held", held.__getitem__)
+    monkeypatch.setattr(memory_limit, "resident", lambda: Resident(400 * MB, 500 * MB, 0))
     monkeypatch.setattr(memory_limit, "_rehearsed", lambda cell, _: needs[cell.attack.name])
     monkeypatch.setattr(memory_limit, "SCORED", 0)
 

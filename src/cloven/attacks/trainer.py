@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cloven.attacks.knowledge import CapturedTensors, LabelReader, Pairs, Reconstructor, laid_out
 from cloven.errors import ClovenError
 from cloven.files import read_tensors, replacing
-from cloven.threads import keep_memory
+from cloven.process_memory import keep_freed
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -211,7 +211,7 @@ def train(
             None for no file.
         budget: the CPU seconds of each (wall seconds on a GPU); None for no limit.
     """
-    keep_memory()
+    keep_freed()
     runs = [_Run(t, c, budget) for t, c in zip(trainees, checkpoints or [None] * len(trainees), strict=True)]
     groups: dict[tuple[TrainingSchedule, int, int], list[_Run]] = {}
     for run in runs:

@@ -19,10 +19,11 @@ from cloven.errors import ClovenError
 from cloven.graph.box import Shape
 from cloven.graph.graph import Graph
 from cloven.partition.observe import Observation
+from cloven.process_memory import keep_freed
 from cloven.rows import TensorRows, chunks
 from cloven.runtime.torch_engine import evaluate
 from cloven.score.baselines import Baseline, constant_guesses, guess_baselines
-from cloven.threads import keep_memory, one_thread, repeatable
+from cloven.threads import one_thread, repeatable
 from cloven.zoo.images import Images
 
 AnyImages = TypeVar("AnyImages", Images, Tensor, Images | Tensor)
@@ -205,7 +206,7 @@ def prepare(
     refuse_overlap(images.auxiliary, images.victims)
     if images.selection is not None:
         refuse_overlap(images.selection, images.victims)
-    keep_memory()
+    keep_freed()
     with one_thread(), repeatable():
         observed = list(observations)
         sets = {name: every[name] for name in SETS if name in every}

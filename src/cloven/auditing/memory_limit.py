@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gc
 import math
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 
 import torch
 
@@ -20,15 +18,15 @@ from cloven.attacks.unbatched import begun
 from cloven.auditing.cell import Cell
 from cloven.auditing.material import Material
 from cloven.errors import ClovenError
+from cloven.process_memory import Resident, forget_most, keep_freed, resident, return_freed
 from cloven.quantities import written
 from cloven.rows import IN_MEMORY
-from cloven.threads import keep_memory, one_thread, release_memory, repeatable
+from cloven.threads import one_thread, repeatable
 
 SPARE = 1.2
 """The memory that a cell is given, divided by what was measured: the C library does not reuse every freed block."""
 SCORED = 4
 """The copies of the victim images that scoring holds if they are in memory, such as reconstructions."""
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,10 @@ def capacity(cells: Sequence[Cell], material: Material, *, limit: int, most: Cap
     Raises:
         ClovenError: if one cell does not fit; the message says how much memory it needs.
     """
-    keep_memory()
+    keep_freed()
     kinds = {(label_of(c.attack), c.pairs, c.captured(material, "auxiliary").shapes): c for c in cells}
-    release_memory()
-    here, before = _held("VmRSS"), _held("VmHWM")
+    return_freed()
+    here, before, _ = _resident()
     images = material.images["victims"]
     scored = SCORED * min(IN_MEMORY, 4 * prod(images.shape))
     grown, name = max((_rehearsed(cell, material), name) for (name, *_), cell in kinds.items())
@@ -75,12 +73,14 @@ def capacity(cells: Sequence[Cell], material: Material, *, limit: int, most: Cap
 def _rehearsed(cell: Cell, material: Material) -> int:
     """Return by how many bytes this process grows, at most, while it begins a cell."""
     gc.collect()
-    release_memory()
-    before = _held("VmRSS")
+    return_freed()
+    before = _resident().now
     try:
-        CLEAR.write_text("5")  # forget the highest value so far
+        forget_most()
     except OSError as error:
-        raise ClovenError(f"--memory cannot be kept here: {CLEAR} cannot be written; leave it out") from error
+        raise ClovenError(
+            f"--memory cannot be kept here: {error.filename} cannot be written; leave it out"
+        ) from error
     with suppress(Exception), one_thread(), repeatable():  # a cell that fails says so when it runs
         trainee = begun(cell.attack, cell.given(material), cell.generator(material), cell.machine)
         training = None
@@ -96,19 +96,18 @@ def _rehearsed(cell: Cell, material: Material) -> int:
             learned.classify(some)
         else:
             learned(some)
-    return _held("VmHWM") - before
+    return _resident().most - before
 
 
-def _held(name: str) -> int:
-    """Return an entry of this process's status, in bytes.
+def _resident() -> Resident:
+    """Return the memory of this process.
 
     Raises:
         ClovenError: if the system is not Linux.
     """
     try:
-        found = re.search(rf"^{name}:\s+(\d+) kB$", STATUS.read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    if found is None:
-        raise ClovenError(f"--memory needs Linux, where {STATUS} says how much memory is used; leave it out")
-    return 1024 * int(found[1])
+        return resident()
+    except OSError as error:
+        raise ClovenError(
+            f"--memory needs Linux, where {error.filename} says how much memory is used; leave it out"
+        ) from error

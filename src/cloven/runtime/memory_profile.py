@@ -30,7 +30,7 @@ from cloven.graph.box import extent, whole
 from cloven.partition.plan import ModelSpec, Plan
 from cloven.partition.program import BYTES
 from cloven.partition.vertical import Vertical
-from cloven.runtime import freed_memory
+from cloven.process_memory import forget_most, resident, returning_freed
 from cloven.runtime.bundle.engine import session
 from cloven.runtime.bundle.format import (
     MANIFEST,
@@ -57,14 +57,6 @@ IMAGES = 20
 
 STARTING = 30.0
 """Seconds within which a worker must have started."""
-
-
-class Resident(NamedTuple):
-    """The resident memory of a process in bytes: now, the most so far, and the part of it that files take."""
-
-    now: int
-    most: int
-    files: int
 
 
 class LoadedSegment(NamedTuple):
@@ -267,12 +259,12 @@ def load(folder: str) -> None:
     """Load the segments of a part, run each once, and print what they took."""
     _compute_something()
     segments, sessions = [], []
-    with freed_memory.returned():
+    with returning_freed():
         start = resident()
         steps = [step for step in read_device(Path(folder))[1].steps if isinstance(step, RunSegment)]
         for step in steps:
             before = resident().now
-            Path("/proc/self/clear_refs").write_text("5", "ascii")  # forgets the most so far
+            forget_most()
             sessions.append(session(Path(folder) / step.segment))
             after = resident()
             counted = len(step.operators), step.weight_bytes or 0, step.loading_bytes or 0
@@ -281,14 +273,3 @@ def load(folder: str) -> None:
         loaded.run(None, {piece.name: np.zeros((1, *extent(piece.box)), np.float32) for piece in step.inputs})
     code = resident().files - start.files
     print(json.dumps({"segments": segments, "starting": start.now, "code": code}))  # noqa: T201
-
-
-def resident(process: str = "self") -> Resident:
-    """Return the resident memory of a process.
-
-    Raises:
-        OSError: if the system does not report it.
-    """
-    lines = Path(f"/proc/{process}/status").read_text("ascii", "replace").splitlines()
-    sizes = {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines if line.startswith(("Vm", "Rss"))}
-    return Resident(sizes["VmRSS"], sizes["VmHWM"], sizes["RssFile"])

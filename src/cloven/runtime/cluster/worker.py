@@ -15,7 +15,7 @@ import grpc.aio
 
 from cloven.errors import ClovenError
 from cloven.files import read_bytes
-from cloven.runtime import freed_memory
+from cloven.process_memory import returning_freed
 from cloven.runtime.cluster.channels import options
 from cloven.runtime.cluster.loaded_part import LoadedPart
 from cloven.runtime.cluster.servicer import WorkerServicer
@@ -49,7 +49,7 @@ def load(folder: Path, identity: Identity | None, speed: float = 1.0) -> LoadedP
 
     bundle, part = read_device(folder)
     segments = [step.segment for step in part.steps if isinstance(step, RunSegment)]
-    with freed_memory.returned():
+    with returning_freed():
         sessions = {segment: session(folder / segment) for segment in segments}
     plan = hashlib.sha256(read_bytes(bundle.folder / MANIFEST)).hexdigest()
 

@@ -9,9 +9,9 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from cloven.process_memory import resident
 from cloven.runtime.bundle.engine import Array
 from cloven.runtime.bundle.schedule import Job, Message, Schedule
 from cloven.runtime.cluster.diagnosis import DONE
@@ -260,7 +260,6 @@ class WorkerSession:
 def peak_memory() -> int | None:
     """Return the most bytes of memory that this process has used so far; None if the system does not report it."""
     try:
-        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+        return resident().most
     except OSError:
         return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
