@@ -27,6 +27,7 @@ from cloven.attacks.decoder import Decoder
 from cloven.attacks.knowledge import Knowledge, in_memory
 from cloven.auditing.finding_row import finding_rows
 from cloven.auditing.run_folders import read_runs
+from cloven.collection import paused
 from cloven.partition.compiler import divide
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.strategy import Strategy
@@ -79,9 +80,11 @@ def of_cells(repetitions: int) -> Iterator[Measurement]:
 
 
 def parquet(folder: Path) -> bytes:
-    """Return the results of an audit as Parquet."""
-    runs = read_runs([folder])
-    return exports.parquet([row for one in runs.finished for row in finding_rows(one.summary, str(folder))])
+    """Return the results of an audit as Parquet, as ``cloven results`` does."""
+    with paused():
+        runs = read_runs([folder])
+        rows = [row for one in runs.finished for row in finding_rows(one.summary, str(folder))]
+    return exports.parquet(rows)
 
 
 def of_training(repetitions: int) -> Iterator[Measurement]:

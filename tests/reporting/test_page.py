@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from cloven.errors import ClovenError
 from cloven.reporting import words
 from cloven.reporting.pictures import picture
+from cloven.reporting.report_file import most_exposed
 from tests.reporting.summaries import captured, document, laddered, observations, only, samples, summary
 from tests.reporting.summaries import page as render
 
@@ -526,3 +527,17 @@ def test_text_and_marks_have_enough_contrast(theme: int) -> None:
     assert _contrast(colours["ink"], _mixed(colours["heat"], colours["paper"], depth)) >= 4.5
     for mark in ("vertical", "horizontal", "data", "other"):
         assert _contrast(colours[mark], colours["paper"]) >= 4.5, mark
+
+
+def test_a_page_of_many_findings_shows_those_that_leak_most_and_says_what_is_missing() -> None:
+    whole = document(summary(60))
+    short = most_exposed(whole, 20)
+    leaks = {one.observation: (one.crosses, one.exposed, one.leaks) for one in whole.observations}
+    kept = {one.observation for one in short.observations}
+
+    assert 0 < len(short.findings) <= 20
+    assert min(leaks[name] for name in kept) >= max(leaks[name] for name in leaks if name not in kept)
+    assert {finding.observation for finding in short.findings} == kept
+    left = len({finding.observation for finding in whole.findings}) - len(kept)
+    assert f"leaves out the {left} of" in short.warnings[-1]
+    assert most_exposed(whole, 60) is whole

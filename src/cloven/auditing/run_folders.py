@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cloven.auditing.results import Results
 from cloven.auditing.store import CELLS, CONFIG, SUMMARY, Store
+from cloven.collection import paused
 from cloven.errors import ClovenError, system_reason, tried
 
 SHOWN = 20
@@ -45,7 +46,8 @@ def read_runs(folders: Sequence[Path]) -> Runs:
         if runs is not None and not ended:
             left = ": the audits in it have not ended" if runs else ""
             problems.append(f"{folder} holds no finished audit{left}; give a folder that `cloven audit` wrote")
-    results = [tried(partial(_checked, run), problems) for run in found.values()]
+    with paused():
+        results = [tried(partial(_checked, run), problems) for run in found.values()]
     if problems:
         raise ClovenError(problems)
     return Runs(tuple(one for one in results if one is not None), tuple(dict.fromkeys(unfinished)))
@@ -76,7 +78,7 @@ def _checked(folder: Path) -> Results:
     summary = store.summary()
     problems: list[str] = []
     for key in dict.fromkeys(key for finding in summary.findings for key in finding.keys):
-        tried(partial(store.cell, key), problems)
+        tried(partial(store.verify, key), problems)
     if problems:
         more = [f"{folder}: {len(problems) - SHOWN:,} more problems"] if len(problems) > SHOWN else []
         raise ClovenError([*problems[:SHOWN], *more])

@@ -161,6 +161,24 @@ class Store:
             raise ClovenError(f"{path} holds another cell's result; {AGAIN}")
         return found
 
+    def verify(self, key: str) -> None:
+        """Check that a cell's result is as it was written, without reading its numbers.
+
+        Raises:
+            ClovenError: if it is not.
+        """
+        path, here = self.folder / CELLS / f"{key}.json", CellResult.model_fields["schema_version"].default
+        with advising(AGAIN):
+            text = read_text(path)
+        try:
+            found = json.loads(text)  # whatever is not as it was written has another digest
+            ours = found.pop(DIGEST) == digest_of(found) and found["schema_version"] == here
+            intact = ours and found["key"] == key
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+            intact = False
+        if not intact:
+            self.cell(key)  # raises an error that says what is wrong
+
     def tensors(self, key: str) -> Mapping[str, Tensor]:
         """Return a cell's scores of each image (``score/ssim``), those of guesses (``guess/black``), and samples.
 
@@ -200,6 +218,16 @@ def read_model(path: Path, model: type[Model], to_do: str) -> Model:
     Raises:
         ClovenError: as `read_document`; and if it is another kind of document, or has another schema version.
     """
+    _, text = _of_this_version(path, model, to_do)
+    try:
+        return model.model_validate_json(text)  # JSON again: in Python, a list is not a tuple
+    except ValidationError as error:
+        wrong = wrong_entries(error, str(path))
+        raise ClovenError([f"{path} does not hold what this version of cloven writes; {to_do}", *wrong]) from error
+
+
+def _of_this_version(path: Path, model: type[Document], to_do: str) -> tuple[dict[str, JsonValue], str]:
+    """Return the content of a document with the schema version of a model, also as JSON."""
     found, text = _read(path, to_do)
     there, here = found.get("schema_version", found.get(SCHEMA)), model.model_fields["schema_version"].default
     if there is not None and there != here:
@@ -207,11 +235,7 @@ def read_model(path: Path, model: type[Model], to_do: str) -> Model:
             f"{path} was written by another version of cloven (schema {json.dumps(there)}, here {here}); "
             "run the same command again with another folder (--out)"
         )
-    try:
-        return model.model_validate_json(text)  # JSON again: in Python, a list is not a tuple
-    except ValidationError as error:
-        wrong = wrong_entries(error, str(path))
-        raise ClovenError([f"{path} does not hold what this version of cloven writes; {to_do}", *wrong]) from error
+    return found, text
 
 
 def write_document(path: Path, document: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +10,7 @@ import typer
 
 from cloven.cli.options import AsJson
 from cloven.cli.printing import print_json
+from cloven.collection import paused
 from cloven.errors import ClovenError, printable
 
 log = logging.getLogger("cloven")
@@ -54,7 +52,7 @@ def results(
     given = [path for path in (csv, parquet, latex) if path is not None]
     if len({path.resolve() for path in given}) < len(given):
         raise ClovenError("--csv, --parquet and --latex name one file twice; give each its own")
-    with _without_collection():
+    with paused():
         runs = read_runs(folders)
         rows = [row for one in runs.finished for row in finding_rows(one.summary, str(one.store.folder))]
     summaries = [one.summary for one in runs.finished]
@@ -77,15 +75,3 @@ def results(
     elif not files:
         for one in runs.finished:
             typer.echo(printable(f"{one.store.folder}: {one.summary.model} on {one.summary.data}\n{one!r}\n"))
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Pause the collection of cycles: documents have none, and searching millions of objects takes seconds."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 from cloven.advising.advice import Advice, AdviceReport
-from cloven.auditing.results import Results
+from cloven.auditing.results import Results, ranked
 from cloven.auditing.store import REPORT, Store
 from cloven.auditing.summary import Summary
+from cloven.collection import paused
 from cloven.documents import read_document
 from cloven.errors import check_type, path_of
 from cloven.files import write_text
@@ -19,6 +22,8 @@ from cloven.reporting.findings import Sample
 from cloven.reporting.page import render
 
 ADVICE = "advice.json"
+MOST = 500
+"""The largest number of findings that a page shows."""
 ROLES = ("best", "median", "worst", "usual")
 
 
@@ -61,8 +66,31 @@ def report(results: Results | Advice | str | Path, path: str | Path) -> Path:
 
 def page(store: Store) -> str:
     """Return the page of a finished run; raises as `write`."""
-    summary = store.summary()
-    return render(summary, _all_samples(store, summary))
+    with paused():
+        summary = most_exposed(store.summary())
+        return render(summary, _all_samples(store, summary))
+
+
+def most_exposed(summary: Summary, most: int = MOST) -> Summary:
+    """Return a summary without the observations that leak least, if it has more than ``most`` findings."""
+    if len(summary.findings) <= most:
+        return summary
+    numbers = Counter(finding.observation for finding in summary.findings)
+    totals = accumulate(numbers[one.observation] for one in ranked(summary))
+    kept = {one.observation for one, total in zip(ranked(summary), totals, strict=True) if total <= most}
+    left = len(numbers) - len(kept)
+    note = (
+        f"This page leaves out the {left:,} of {len(numbers):,} observations that leak least; `cloven results` "
+        "exports all of them."
+    )
+    return summary.model_copy(
+        update={
+            "findings": tuple(one for one in summary.findings if one.observation in kept),
+            "observations": tuple(one for one in summary.observations if one.observation in kept),
+            "curves": tuple(one for one in summary.curves if one.observation in kept),
+            "warnings": (*summary.warnings, note),
+        }
+    )
 
 
 def advice_page(advice: Advice) -> str:
