@@ -238,6 +238,7 @@ async def _seconds_until(done: Callable[[], Awaitable[bool]]) -> float:
     return time.monotonic() - start
 
 
+@pytest.mark.slow
 def test_workers_are_free_within_10_s_when_their_coordinator_hangs(
     workers: Machines, file: Path, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def stall(proxy: Proxy, seconds: float) -> Callable[[], None]:
     return begin
 
 
+@pytest.mark.slow
 def test_a_link_that_is_down_for_five_seconds(workers: Machines, file: Path) -> None:
     """No image is lost: both ends keep the connection for that long."""
     found = through_proxy(workers, file, SendOptions(deadline=20), lambda proxy: {20: stall(proxy, 5)})

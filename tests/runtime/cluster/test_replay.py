@@ -77,6 +77,7 @@ async def answered(run: Coordinator, seconds: float) -> Outcomes:
     return found
 
 
+@pytest.mark.slow
 def test_recorded_first_messages_cost_no_image(workers: Machines, tmp_path: Path) -> None:
     """For 5 s, replay one link's 300 times and the other's 4 times a second."""
     recorded: dict[tuple[str, str], bytes] = {}

@@ -212,6 +212,7 @@ def test_a_warm_up_that_fails_is_an_error(tmp_path: Path, capfd: pytest.CaptureF
 # --- measured links -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @root
 def test_links_are_measured_as_they_were_made(tmp_path: Path) -> None:
     """20 Mbit/s with all headers and 10 ms; a busy machine may make them slower, but not faster."""
