@@ -38,12 +38,11 @@ from cloven.auditing.finding import Metric
 from cloven.auditing.paper import Paper
 from cloven.auditing.pipeline import Execution
 from cloven.auditing.ranges import difference_bounds
-from cloven.auditing.settings import Study
 from cloven.auditing.subject import cnn, load_images
 from cloven.papers.s1 import setup
 from cloven.papers.s1.bars import bars
 from cloven.papers.s1.experiments import FigureStudy, Request, panels
-from cloven.papers.s1.scales import DESK
+from cloven.papers.s1.scales import DESK, StudyScale
 from cloven.score.intervals import paired
 
 NAME = "figure5c"
@@ -68,10 +67,14 @@ class Setting:
     victims: int | None
     epochs: int
 
+    @property
+    def scale(self) -> StudyScale:
+        """The sizes of the figure's studies."""
+        return replace(DESK["5c"], queries=self.pairs, victims=self.victims, epochs=self.epochs, images=None)
+
     def study(self, seed: int) -> FigureStudy:
         """Return the study of the figure, with one seed."""
-        scale = replace(DESK["5c"], queries=self.pairs, victims=self.victims, epochs=self.epochs, images=None)
-        (panel,) = panels(Request("5c", (self.data,), self.auxiliary, scale, controls=()))
+        (panel,) = panels(Request("5c", (self.data,), self.auxiliary, self.scale, controls=()))
         settings = replace(panel.study.settings, seeds=(seed,))
         return replace(panel, study=replace(panel.study, settings=settings))
 
@@ -111,14 +114,13 @@ def by_cloven(setting: Setting, seed: int, jobs: int) -> Arm:
     panel = setting.study(seed)
     subject = pipeline.load_subject(panel.study.subject, lambda *_: None)
     with tempfile.TemporaryDirectory() as folder:
-        return timed(lambda: _audited(panel, panel.study, subject, Execution(Path(folder), jobs)))
+        return timed(lambda: _audited(panel, setting.scale, subject, Execution(Path(folder), jobs)))
 
 
-def _audited(panel: FigureStudy, study: Study, subject: pipeline.LoadedSubject, execution: Execution) -> Bars:
-    model = study.subject.model
-    paper = Paper(panel.chain_for, notes=partial(setup.notes, model))
-    summary = pipeline.execute_loaded(study, subject, paper, execution)
-    found = bars("5c", panel.control, panel.division, summary, execution.folder, "")
+def _audited(panel: FigureStudy, scale: StudyScale, subject: pipeline.LoadedSubject, execution: Execution) -> Bars:
+    paper = Paper(panel.chain_for, notes=partial(setup.notes, panel.study.subject.model))
+    summary = pipeline.execute_loaded(panel.study, subject, paper, execution)
+    found = bars("5c", scale, panel, summary, execution.folder, "")
     return {(bar.strategy, bar.layer): Bar(bar.scores[0], bar.ssim[0]) for bar in found}
 
 

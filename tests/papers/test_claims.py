@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from cloven.auditing.ranking import LEAST_KAPPA
-from cloven.papers.s1.bars import TILE, StrategyBar, difference
+from cloven.papers.s1.bars import TILE, WHOLE_LINK, StrategyBar, difference
 from cloven.papers.s1.claims import CLAIMS, figures, judged, over_all, verdict
 from cloven.papers.s1.experiments import LINKS, PAPER, SIZE, STRONG
 from cloven.papers.s1.figure_document import JudgedClaim, Judgement
+from cloven.papers.s1.scales import FULL
 
 MOBILENET, RESNET = "mobilenet_v1", "torchvision:resnet50"
 FLOWERS, CIFAR, MNIST = "flowers102", "cifar10", "mnist"
@@ -44,6 +45,7 @@ def bar(agreement: float | Tensor, **fields: Any) -> StrategyBar:
         "kappa": 0.9,
         "baselines": (0.1, 0.1),
         "crosses": True,
+        "scale": FULL["5c"],
     }
     return StrategyBar(scores=given, ssim=given, **usual | fields)
 
@@ -203,6 +205,46 @@ def test_bars_of_fig_6_are_compared_from_fewer_devices_to_more() -> None:
         ("6/mnist/as in the paper/horizontal/Layer 2/4", "6/mnist/as in the paper/horizontal/Layer 2/8"),
     ]
     assert {lower for _, lower in names_of(found["C10"])} == {"6/mnist/as in the paper/data/Layer 1/8"}
+
+
+def test_recommended_plans_are_compared_with_all_others_but_not_with_each_other() -> None:
+    """A plan is recommended on most devices; a hybrid on fewer devices is neither."""
+    link = {"figure": "6", "layer": WHOLE_LINK, "control": LINKS}
+    hybrids = [
+        bar(LOW, strategy="hybrid", devices=count, where=where, **link)
+        for count, where in product((2, 4, 8), ("tiles-channels", "early-together"))
+    ]
+    usual = [bar(HIGH, strategy=s, devices=n, **link) for s, n in product(("vertical", "horizontal"), (2, 4, 8))]
+    tiles = [
+        bar(one, strategy="data", devices=n, **link) for one, n in zip((HIGH, HIGH, LOW), (2, 4, 8), strict=True)
+    ]
+    found = judge("C10", [*usual, *tiles, *hybrids])
+    lower = [name for _, name in names_of(found, LINKS)]
+
+    assert found.verdict == "holds"
+    assert len(lower) == 3 * 8  # three recommended plans; vertical and horizontal on each number, tiles on 2 and 4
+    assert set(lower) == {tiles[2].name, *(one.name for one in hybrids if one.devices == 8)}
+
+
+def test_a_claim_counts_the_seeds_behind_it() -> None:
+    made = ORDERS["C2"](HIGH, LOW)
+    three = changed(made, scores=torch.cat([made[0].scores] * 3))
+
+    assert (judge("C2", made).seeds, judge("C2", made).basis) == (1, "one seed: images only")
+    assert (judge("C2", three).seeds, judge("C2", three).basis) == (3, "3 seeds")
+    assert judge("C2", [three[0], made[1]]).seeds == 1
+    assert (judge("C2", []).seeds, judge("C2", []).basis) == (None, "")
+    assert figures(made).basis == ""
+
+
+@pytest.mark.parametrize("change", [{"name": "desk"}, {"queries": 1}, {"epochs": 9}, {"strong": 9}, {"seeds": 3}])
+def test_figures_whose_attacks_have_different_sizes_are_not_compared(change: dict[str, Any]) -> None:
+    high, low = ORDERS["C6"](HIGH, LOW)
+    found = judge("C6", [replace(high, scale=replace(high.scale, **change)), low])
+
+    assert (found.verdict, found.mixed, found.left_out) == ("not tested", 1, 0)
+    assert found.basis == "1 comparison of different scales left out"
+    assert judge("C6", [replace(high, scale=FULL["5a"]), replace(low, scale=replace(FULL["5a"]))]).mixed == 0
 
 
 def test_links_have_no_depth() -> None:

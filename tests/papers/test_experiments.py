@@ -26,13 +26,20 @@ from cloven.papers.s1.experiments import (
     PAPER,
     SIZE,
     STRONG,
+    WIRE,
     FigureStudy,
     Request,
     folder_of,
+    hybrids,
     panels,
 )
 from cloven.papers.s1.scales import DESK, FULL, SCALES, StudyScale
 from cloven.papers.s1.table2 import TABLE_2, DecoderRow, decoder, made, printed
+from cloven.partition import plan as plans
+from cloven.partition.observe import seen_on
+from cloven.partition.plan import Plan
+from cloven.runtime.capture import capture
+from cloven.zoo.named import make
 
 MOBILENET, RESNET, LENET = "mobilenet_v1", "torchvision:resnet50", "lenet5"
 ALL = ("vertical", "horizontal", "data")
@@ -200,15 +207,50 @@ def test_fig_6_has_a_study_for_each_number_of_devices() -> None:
         assert own.settings.suite == AttackSuite(("decoder",), 10)
 
 
-def test_fig_6_has_one_control() -> None:
+def test_fig_6_has_two_controls() -> None:
     found = named(of("6", "cifar10:c"))
 
     assert [(panel.control, simulation(panel).devices) for panel in found.values()] == [
-        (control, count) for count in COUNTS for control in (PAPER, STRONG)
+        (control, count) for count in COUNTS for control in (PAPER, STRONG, *[LINKS] * 4)
     ]
     strong = found["cifar10-8-strong"]
     assert strong.study.settings.suite == AttackSuite(("residual",), FULL["6"].strong)
     assert simulation(strong).devices == 8
+
+
+def test_fig_6_compares_what_a_link_carries_also_in_the_plans_that_the_paper_recommends() -> None:
+    found = named(of("6", "cifar10:c", controls=(LINKS,)))
+    usual = simulation(found["cifar10-8-links"])
+    made = {name: simulation(found[f"cifar10-8-{name}"]).plan for name in ("tiles", *hybrids("conv_pw_5"))}
+
+    assert usual.strategies == ("vertical", "horizontal")
+    assert usual.taps == Taps({"conv1_bn": "Layer 2"}, (), colluding=(WIRE,))
+    for name, plan in made.items():
+        assert plan is not None
+        assert len(plan.devices) == 8
+        assert simulation(found[f"cifar10-8-{name}"]).taps == usual.taps
+    shown = {
+        name: [(spec.kind, spec.until, spec.on) for spec in plan.stages] for name, plan in made.items() if plan
+    }
+    assert shown == {
+        "tiles": [("data", None, None)],
+        "tiles-channels": [("data", "conv_pw_5", None), ("horizontal", None, None)],
+        "early-together": [("vertical", "conv_pw_5", ("edge0",)), ("horizontal", None, None)],
+    }
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_what_the_first_link_carries_in_a_hybrid(count: int) -> None:
+    graph = capture(make("mobilenet_v1_0.25", shape=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32))
+    seen = {}
+    for name, entries in hybrids("conv_pw_5").items():
+        devices = [f"edge{i}" for i in range(count)]
+        plan = Plan.model_validate({"devices": devices, **entries}, strict=False)
+        seen[name] = seen_on(plans.compile(graph, plan), *WIRE)
+
+    assert 1 / count < seen["tiles-channels"].raw_image < 1  # a tile with its margin
+    assert seen["early-together"].raw_image == 0
+    assert seen["early-together"].seen[0].value == graph.find("conv_pw_5_relu")
 
 
 # --- scales ---------------------------------------------------------------------------------------------------

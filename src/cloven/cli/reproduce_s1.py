@@ -333,7 +333,8 @@ def _print_claims(claims: Sequence[JudgedClaim]) -> None:
     shown = []
     for claim in claims:
         controls = "\n".join(f"{control}: {word}" for control, word in claim.controls.items())
-        shown.append([claim.claim, claim.sentence, claim.verdict, controls])
+        verdict = f"{claim.verdict}\n{claim.basis}".rstrip()
+        shown.append([claim.claim, claim.sentence, verdict, controls])
     columns = ["claim", "statement", "verdict", "by control"]
     table(f"Claims of {PAPERS['s1']}, judged by the numbers", columns, shown, width=NARROW)
 

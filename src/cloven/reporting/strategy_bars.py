@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 
     from cloven.papers.s1.figure_document import BarRow, StrategyFigure
 
-COLOURS: Mapping[str, str] = {"vertical": "#3568b8", "horizontal": "#3a9a55", "data": "#c8453b"}
-"""The colours of the paper: vertical blue, horizontal green, data red (Sect. 5.2)."""
+COLOURS: Mapping[str, str] = {
+    "vertical": "#3568b8",
+    "horizontal": "#3a9a55",
+    "data": "#c8453b",
+    "hybrid": "#8a6bb0",
+}
+"""The colours of the paper: vertical blue, horizontal green, data red (Sect. 5.2). It has no hybrids."""
 PICTURE = "figure.png"
 WIDTH, ROW, COLUMN = 0.8, 2.5, 5.0
 LETTERS = 82
@@ -102,6 +107,7 @@ def _said(document: StrategyFigure) -> list[str]:
     for claim in document.claims:
         if claim.controls:
             controls = ", ".join(f"{control}: {word}" for control, word in claim.controls.items())
-            lines.append(f"{claim.claim} {claim.sentence}: {claim.verdict.upper()} ({controls})")
+            basis = f"; {claim.basis}" if claim.basis else ""
+            lines.append(f"{claim.claim} {claim.sentence}: {claim.verdict.upper()} ({controls}{basis})")
     columns = max(2, len({bar.data for bar in document.bars}))
     return [fill(line, LETTERS * columns, subsequent_indent="    ") for line in lines]

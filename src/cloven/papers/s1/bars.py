@@ -14,7 +14,9 @@ from cloven.auditing.ranges import POSSIBLE, difference_bounds
 from cloven.auditing.ranking import LEAST_KAPPA
 from cloven.auditing.store import Store
 from cloven.auditing.summary import Summary
+from cloven.papers.s1.experiments import FigureStudy
 from cloven.papers.s1.figure_document import BarBaselines, BarRow
+from cloven.papers.s1.scales import StudyScale
 from cloven.score.intervals import Interval, of_mean, of_share, paired, unpaired
 
 TILE = "Layer 1"
@@ -43,6 +45,7 @@ class StrategyBar:
         ssim: ``(seeds, shares, n)``: the SSIM of each reconstruction.
         baselines: of agreement and of SSIM, the highest over the shares.
         crosses: whether a link carries the tensor.
+        scale: the sizes of the figure's studies.
     """
 
     figure: str
@@ -59,6 +62,7 @@ class StrategyBar:
     ssim: Tensor
     baselines: tuple[float, float]
     crosses: bool
+    scale: StudyScale
 
     @property
     def name(self) -> str:
@@ -70,6 +74,11 @@ class StrategyBar:
     def counts(self) -> bool:
         """Return whether the CNN's kappa is high enough for agreement to be meaningful."""
         return self.kappa is None or self.kappa >= LEAST_KAPPA
+
+    @property
+    def seeds(self) -> int:
+        """Return the number of seeds with which the attack was trained."""
+        return self.scores.shape[0]
 
     def row(self) -> BarRow:
         """Return the bar's row in ``figure.json``: the means over seeds, shares and images, and of each share."""
@@ -88,7 +97,7 @@ class StrategyBar:
             kappa=self.kappa,
             counts=self.counts,
             images=self.scores.shape[2],
-            seeds=self.scores.shape[0],
+            seeds=self.seeds,
             shares=tuple(self.scores.mean((0, 2)).tolist()),
             agreement=score_range(of_share(self.scores.mean(1))),
             ssim=score_range(of_mean(self.ssim.mean(1), within=POSSIBLE["ssim"])),
@@ -115,28 +124,28 @@ def difference(higher: StrategyBar, lower: StrategyBar) -> Interval:
 
 
 def bars(
-    figure: str, control: str, division: str, summary: Summary, folder: Path, victims: str
+    figure: str, scale: StudyScale, panel: FigureStudy, summary: Summary, folder: Path, victims: str
 ) -> list[StrategyBar]:
     """Return the bars of one study.
 
     Args:
         figure: the paper's figure.
-        control: the study's difference from the paper.
-        division: the name of an unusual division of the model (`experiments.DIVISIONS`), or an empty string.
+        scale: the sizes of the figure's studies.
+        panel: the study.
         summary: the study's summary.
         folder: the study's folder.
         victims: the fingerprint of its victim images.
     """
     groups: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in summary.findings:
-        groups.setdefault(_group(finding, division), []).append(finding)
+        groups.setdefault(_group(finding, panel.division), []).append(finding)
     store, data = Store(folder), summary.data.partition(":")[0]
     return [
         StrategyBar(
             figure,
             summary.model,
             data,
-            control,
+            panel.control,
             strategy,
             layer,
             members[0].devices or 0,
@@ -147,16 +156,18 @@ def bars(
             _scores(members, store, "ssim"),
             (_baseline(members, "agreement"), _baseline(members, "ssim")),
             any(member.crosses for member in members),
+            scale,
         )
         for (strategy, layer, where), members in groups.items()
     ]
 
 
 def _group(finding: Finding, division: str) -> tuple[str, str, str]:
-    """Return the strategy, layer and link of a bar; all shares of a layer make one bar, each link another."""
+    """Return the strategy, layer and link of a bar; all shares of a layer make one bar, each tap another."""
     if finding.view == "paper":
         return finding.strategy, TILE if finding.label == "Input tile" else finding.label, ""
-    words = (division, " to ".join(finding.link or ()))
+    together = " and ".join(sorted({device for link in finding.links for device in link}))
+    words = (division, " to ".join(finding.link) if finding.link else together)
     return finding.strategy, WHOLE_LINK, ", ".join(word for word in words if word)
 
 

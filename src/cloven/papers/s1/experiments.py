@@ -13,7 +13,6 @@ from cloven.auditing.paper import no_chain
 from cloven.auditing.settings import AuditSettings, Simulation, Study
 from cloven.auditing.subject import SAME, ModelTraining, Subject
 from cloven.auditing.suite import AttackSuite
-from cloven.graph.box import Shape
 from cloven.papers.s1 import setup
 from cloven.papers.s1.capacity import matched
 from cloven.papers.s1.scales import StudyScale
@@ -41,7 +40,8 @@ CONTROLS: Mapping[str, str] = {
     DOMAIN: "auxiliary images come from the data set itself; none of them is a victim",
     STRONG: "a residual network over all scales instead of Table 2's decoders",
     SIZE: "the same model on images of twice the side, attacked by the strong decoder",
-    LINKS: "all tensors on the first link instead of the one in the paper, attacked by the strong decoder",
+    LINKS: "all tensors on the first link (Fig. 6: in both directions) instead of the one in the paper, attacked "
+    "by the strong decoder",
 }
 """The controls; each varies one thing, and `PAPER` none."""
 
@@ -86,15 +86,20 @@ def panels(request: Request) -> list[FigureStudy]:
 
 
 def _of_devices(request: Request, spec: str) -> Iterator[FigureStudy]:
-    """Return the studies of Fig. 6: only Layer 2, on each number of devices."""
+    """Return the studies of Fig. 6, on each number of devices: only Layer 2, or all tensors on a link."""
     kind, model = spec.partition(":")[0], request.scale.model
     usual = _study(request, spec)
-    layers = dict(list(setup.layers_of(model).items())[:1])
+    first, middle, _ = setup.layers_of(model)
+    layers = {first: setup.layers_of(model)[first]}
     for count in COUNTS:
         own = _of(usual, devices=count, taps=Taps(layers, ("paper",)))
         yield FigureStudy(f"{kind}-{count}", PAPER, own, setup.decoder(model))
+        strong = _strong(own, request)
         if STRONG in request.controls:
-            yield FigureStudy(f"{kind}-{count}-strong", STRONG, _strong(own, request), no_chain)
+            yield FigureStudy(f"{kind}-{count}-strong", STRONG, strong, no_chain)
+        if LINKS in request.controls:
+            taps = Taps(layers, (), colluding=(WIRE,))
+            yield from _links(f"{kind}-{count}", strong, taps, {"tiles": TILES, **hybrids(middle)})
 
 
 def _of_layers(request: Request, spec: str) -> Iterator[FigureStudy]:
@@ -116,7 +121,7 @@ def _of_layers(request: Request, spec: str) -> Iterator[FigureStudy]:
         twice = replace(_of(strong, strategies=("vertical",)), subject=subject)
         yield FigureStudy(f"{kind}-twice", SIZE, twice, no_chain)
     if LINKS in request.controls:
-        yield from _links(kind, strong, (channels, height, width))
+        yield from _links(kind, strong, Taps(setup.layers_of(model), ("full",)), {"star": STAR, "tiles": TILES})
 
 
 def _study(request: Request, spec: str) -> Study:
@@ -162,23 +167,45 @@ def _strong(study: Study, request: Request) -> Study:
     return replace(study, settings=replace(study.settings, suite=suite))
 
 
-DIVISIONS: Mapping[str, Mapping[str, object]] = {
-    "star": {"strategy": [{"kind": "horizontal"}], "routing": "star", "reuse": False},
-    "tiles": {"strategy": [{"kind": "data"}]},
-}
-"""Divisions whose links carry more than the paper counts, as plans: the star of its reference [10]; exact tiles."""
+Division = Mapping[str, object]
+"""The entries of a plan that divide the model."""
+
+STAR: Division = {"strategy": [{"kind": "horizontal"}], "routing": "star", "reuse": False}
+"""The star of the paper's reference [10], whose links carry more than the paper counts."""
+
+TILES: Division = {"strategy": [{"kind": "data"}]}
+"""Exact tiles, which overlap, unlike those that the paper counts."""
+
+WIRE = (("edge0", "edge1"), ("edge1", "edge0"))
+"""Both directions between the first two devices, as one tap."""
 
 
-def _links(kind: str, strong: Study, image: Shape) -> Iterator[FigureStudy]:
-    """Return the studies of all tensors on the first link in both directions, also for `DIVISIONS`."""
-    taps = Taps(setup.layers_of(strong.subject.model), ("full",))
+def hybrids(until: str) -> dict[str, Division]:
+    """Return the hybrid plans that the paper recommends (Sect. 6), by name.
+
+    Both divide the channels of all layers after ``until``; the layers up to it are divided into tiles, or run on
+    the first device.
+    """
+    channels = {"kind": "horizontal"}
+    return {
+        "tiles-channels": {"strategy": [{"kind": "data", "until": until}, channels]},
+        "early-together": {
+            "strategy": [{"kind": "vertical", "cuts": [], "on": ["edge0"], "until": until}, channels]
+        },
+    }
+
+
+def _links(name: str, strong: Study, taps: Taps, divisions: Mapping[str, Division]) -> Iterator[FigureStudy]:
+    """Return the studies of all tensors at a tap: of the usual strategies, and of each other division."""
     full = _of(strong, taps=taps, strategies=("vertical", "horizontal"))
-    yield FigureStudy(f"{kind}-links", LINKS, full, no_chain)
-    devices = [f"edge{i}" for i in range(setup.DEVICES)]
-    model = {"name": strong.subject.model, "input": image, "classes": CLASSES}
-    for name, division in DIVISIONS.items():
-        plan = Plan.model_validate({"model": model, "devices": devices, **division}, strict=False)
-        yield FigureStudy(f"{kind}-{name}", LINKS, _of(full, plan=plan, strategies=()), no_chain, name)
+    yield FigureStudy(f"{name}-links", LINKS, full, no_chain)
+    assert isinstance(full.source, Simulation)
+    devices = [f"edge{i}" for i in range(full.source.devices)]
+    model = {"name": strong.subject.model, "input": strong.subject.shape, "classes": CLASSES}
+    for division, entries in divisions.items():
+        plan = Plan.model_validate({"model": model, "devices": devices, **entries}, strict=False)
+        own = _of(full, plan=plan, strategies=())
+        yield FigureStudy(f"{name}-{division}", LINKS, own, no_chain, division)
 
 
 CLASSES = 10

@@ -9,6 +9,7 @@ from cloven.auditing.summary import Setting, Shows
 from cloven.documents import Document
 from cloven.papers.s1.scales import StudyScale
 from cloven.papers.s1.table1 import DataSetRow
+from cloven.tables import counted
 
 Judgement = Literal["holds", "fails", "depends", "undecided", "not tested"]
 """The verdict on a claim; see `cloven.papers.s1.claims`."""
@@ -59,8 +60,9 @@ class BarComparison(Document):
 class JudgedClaim(Document):
     """A claim of the paper with its verdicts: over all, in the paper's setting, and under each control.
 
-    ``comparisons`` are those behind the verdict of each control; ``left_out`` counts the comparisons of CNNs whose
-    kappa is too low.
+    ``comparisons`` are those behind the verdict of each control, and ``seeds`` the smallest number of seeds behind
+    them, None if there are none. Two kinds of comparisons are left out: ``left_out`` counts those of CNNs whose
+    kappa is too low, and ``mixed`` those of figures whose attacks have different sizes (`StudyScale.attacker`).
     """
 
     claim: str
@@ -69,7 +71,16 @@ class JudgedClaim(Document):
     verdict: Judgement
     controls: dict[str, str]
     comparisons: dict[str, tuple[BarComparison, ...]]
+    seeds: int | None
     left_out: int
+    mixed: int
+
+    @property
+    def basis(self) -> str:
+        """Return what the intervals behind the verdict cover, or why there are none; empty for the figures."""
+        if self.seeds is not None:
+            return "one seed: images only" if self.seeds == 1 else f"{self.seeds} seeds"
+        return f"{counted(self.mixed, 'comparison')} of different scales left out" if self.mixed else ""
 
 
 class DividedModel(Document):
@@ -117,7 +128,7 @@ class StrategyFigure(Document):
     scores of each image.
     """
 
-    schema_version: Literal[4] = 4
+    schema_version: Literal[5] = 5
     cloven: str
     paper: Literal["s1"] = "s1"
     figure: str
@@ -137,7 +148,7 @@ class StrategyFigure(Document):
 class JudgedClaims(Document):
     """The paper's claims, judged by several figures."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     figures: tuple[str, ...]
     scale: str
     claims: tuple[JudgedClaim, ...]

@@ -90,7 +90,7 @@ def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> 
     for panel in every:
         summary = Store(out / panel.name).summary()
         victims = str(read_json(out / panel.name / CONFIG)["victim_images"])
-        found += bars(request.figure, panel.control, panel.division, summary, out / panel.name, victims)
+        found += bars(request.figure, request.scale, panel, summary, out / panel.name, victims)
         rows.append(_panel(panel, summary))
     from_weights = (
         f"the CNN's training starts from {request.start.name}, on which the paper says nothing"
@@ -202,7 +202,7 @@ def kept(folder: Path) -> list[StrategyBar]:
         if hashlib.sha256(read_bytes(folder / SCORES)).hexdigest() != document.tensors_sha256:
             raise ClovenError(f"{folder / SCORES} was edited or damaged; {AGAIN}")
         _, tensors = read_tensors(folder / SCORES, "pt")
-        return [_bar(row, document.figure, tensors) for row in document.bars]
+        return [_bar(row, document, tensors) for row in document.bars]
     except (ClovenError, KeyError) as error:
         reason = error.problems[0] if isinstance(error, ClovenError) else f"no scores are named {error}"
         raise ClovenError(
@@ -240,9 +240,9 @@ def made_at(folders: Iterable[Path], scale: str) -> dict[Path, list[StrategyBar]
     return {path: kept(path) for path in chosen}
 
 
-def _bar(row: BarRow, figure: str, tensors: Mapping[str, torch.Tensor]) -> StrategyBar:
+def _bar(row: BarRow, document: StrategyFigure, tensors: Mapping[str, torch.Tensor]) -> StrategyBar:
     return StrategyBar(
-        figure,
+        document.figure,
         row.model,
         row.data,
         row.control,
@@ -256,4 +256,5 @@ def _bar(row: BarRow, figure: str, tensors: Mapping[str, torch.Tensor]) -> Strat
         tensors[f"{row.name}/ssim"].double(),
         (row.baselines.agreement, row.baselines.ssim),
         row.crosses,
+        document.scale,
     )
