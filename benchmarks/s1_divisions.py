@@ -8,7 +8,7 @@ Nothing is trained or attacked: the numbers follow from the shapes of the models
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -52,7 +52,7 @@ OTHERS: Mapping[str, Strategy] = {
 
 
 class CrossingSlices(Document):
-    """How many slices of one of the paper's layers a division has, and how many of them a link carries whole."""
+    """The number of slices of one of the paper's layers, and of those that a link carries whole."""
 
     layer: str
     slices: int
@@ -93,12 +93,12 @@ class DivisionsTable(Document):
     decoders: tuple[DecoderSize, ...]
 
 
-def programs(graph: Graph, layers: Sequence[str]) -> Iterator[tuple[str, Program]]:
-    """Yield the name and the program of each division of a model with these layers of the paper."""
-    yield "vertical", divide(graph, Vertical(further(graph, layers, DEVICES)), DEVICES)
+def programs(model: str, graph: Graph) -> Iterator[tuple[str, Program]]:
+    """Yield the name and the program of each division of a model."""
+    yield "vertical", divide(graph, Vertical(further(graph, list(layers_of(model)), DEVICES)), DEVICES)
     for name, strategy in OTHERS.items():
         yield name, divide(graph, strategy, DEVICES)
-    for name, division in hybrids(layers[1]).items():
+    for name, division in hybrids(model).items():
         plan = Plan.model_validate({"devices": device_names(DEVICES), **division}, strict=False)
         yield name, plans.compile(graph, plan)
 
@@ -106,9 +106,8 @@ def programs(graph: Graph, layers: Sequence[str]) -> Iterator[tuple[str, Program
 def rows(model: str, image: Shape) -> Iterator[SentRow]:
     """Yield a row for each division of a model for images of a shape (C, H, W)."""
     graph = capture(make(model, shape=image, classes=10), torch.zeros(1, *image))
-    layers = layers_of(model)
-    for name, program in programs(graph, list(layers)):
-        counted = layers if name.startswith(("vertical", "horizontal")) else {}
+    for name, program in programs(model, graph):
+        counted = layers_of(model) if name.startswith(("vertical", "horizontal")) else {}
         shares = [share for link in program.links if (share := seen_on(program, link).raw_image)]
         sizes = [sum(t.bytes for t in program.transfers if t.link == link) for link in program.links]
         yield SentRow(

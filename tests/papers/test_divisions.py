@@ -1,4 +1,4 @@
-"""What the divisions of the paper's models send, and the sizes of its decoders, as on the page."""
+"""The divisions of the paper's models and the sizes of its decoders, as on the page."""
 
 from __future__ import annotations
 
@@ -33,13 +33,17 @@ def test_what_the_divisions_of_a_digit_send() -> None:
     assert found["early-together"].image_most == 0
 
 
-def test_a_slice_is_sent_whole_only_if_the_exchange_is_of_its_layer() -> None:
-    found = {
-        row.division: {one.layer: (one.sent, one.slices) for one in row.slices}
-        for row in rows("lenet5", (1, 28, 28))
-    }
+@pytest.mark.parametrize(
+    ("division", "sent"),
+    [
+        ("vertical", {"Layer 2": 1, "Layer 3": 1, "Layer 5": 1}),
+        ("horizontal", {"Layer 2": 0, "Layer 3": 4, "Layer 5": 4}),
+        ("horizontal, exchange layer", {"Layer 2": 0, "Layer 3": 0, "Layer 5": 0}),
+        ("data", {}),
+    ],
+)
+def test_the_slices_that_a_link_carries_depend_on_the_exchange(division: str, sent: dict[str, int]) -> None:
+    """With `layer`, a device sends the outputs of convolutions, before their activations and pools."""
+    (row,) = (row for row in rows("lenet5", (1, 28, 28)) if row.division == division)
 
-    assert found["vertical"] == {f"Layer {n}": (1, 1) for n in (2, 3, 5)}
-    assert found["horizontal"] == {"Layer 2": (0, 4), "Layer 3": (4, 4), "Layer 5": (4, 4)}
-    assert found["horizontal, exchange layer"]["Layer 2"] == (4, 4)
-    assert found["data"] == {}
+    assert {one.layer: one.sent for one in row.slices} == sent

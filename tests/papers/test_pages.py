@@ -63,7 +63,8 @@ CHECKED = ("s1",)
 """The papers on whose pages each number in a sentence is written from a result."""
 
 NO_RESULTS = (
-    r"\bLayers? \d+",
+    r"^\d\. ",  # an item of a list
+    r"\bLayers? \d+( and \d+)?",
     r"\bFigs?\. \d(\(\w\))?( and \d)?",
     r"\bTable \d",
     r"\bSect\. \d[\d.]*( and \d[\d.]*)*",
@@ -93,9 +94,10 @@ NUMBERS = re.compile(
 
 def bare(text: str) -> list[str]:
     """Return each number in a page's sentences that is not written from a result, with the words around it."""
-    sentences = " ".join(prose(text).split())
+    sentences = prose(text)
     for pattern in NO_RESULTS:
-        sentences = re.sub(pattern, "...", sentences)
+        sentences = re.sub(pattern.replace(" ", r"\s+"), "...", sentences, flags=re.MULTILINE)
+    sentences = " ".join(sentences.split())
     return [sentences[max(0, m.start() - 40) : m.end() + 20] for m in NUMBERS.finditer(sentences)]
 
 

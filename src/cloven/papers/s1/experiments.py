@@ -89,7 +89,7 @@ def _of_devices(request: Request, spec: str) -> Iterator[FigureStudy]:
     """Return the studies of Fig. 6, on each number of devices: only Layer 2, or all tensors on a link."""
     kind, model = spec.partition(":")[0], request.scale.model
     usual = _study(request, spec)
-    first, middle, _ = setup.layers_of(model)
+    first = next(iter(setup.layers_of(model)))
     layers = {first: setup.layers_of(model)[first]}
     for count in COUNTS:
         own = _of(usual, devices=count, taps=Taps(layers, ("paper",)))
@@ -99,7 +99,7 @@ def _of_devices(request: Request, spec: str) -> Iterator[FigureStudy]:
             yield FigureStudy(f"{kind}-{count}-strong", STRONG, strong, no_chain)
         if LINKS in request.controls:
             taps = Taps(layers, (), colluding=(WIRE,))
-            yield from _links(f"{kind}-{count}", strong, taps, {"tiles": TILES, **hybrids(middle)})
+            yield from _links(f"{kind}-{count}", strong, taps, {"tiles": TILES, **hybrids(model)})
 
 
 def _of_layers(request: Request, spec: str) -> Iterator[FigureStudy]:
@@ -180,17 +180,18 @@ WIRE = (("edge0", "edge1"), ("edge1", "edge0"))
 """Both directions between the first two devices, as one tap."""
 
 
-def hybrids(until: str) -> dict[str, Division]:
-    """Return the hybrid plans that the paper recommends (Sect. 6), by name.
+def hybrids(model: str) -> dict[str, Division]:
+    """Return the hybrid plans that the paper recommends (Sect. 6), by name, for a model in its experiments.
 
-    Both divide the channels of all layers after ``until``; the layers up to it are divided into tiles, or run on
-    the first device.
+    Tiles up to the first of the paper's layers, where their margins are small, or the first device up to the second
+    one; from there on, channels are divided.
     """
+    first, second, _ = setup.layers_of(model)
     channels = {"kind": "horizontal"}
     return {
-        "tiles-channels": {"strategy": [{"kind": "data", "until": until}, channels]},
+        "tiles-channels": {"strategy": [{"kind": "data", "until": first}, channels]},
         "early-together": {
-            "strategy": [{"kind": "vertical", "cuts": [], "on": ["edge0"], "until": until}, channels]
+            "strategy": [{"kind": "vertical", "cuts": [], "on": ["edge0"], "until": second}, channels]
         },
     }
 
