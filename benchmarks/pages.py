@@ -63,10 +63,13 @@ class Page:
 
     def filled(self, results: Path, text: str | None = None) -> str:
         """Return a text, by default the page's, with every table and number rewritten from a folder of results."""
-        read = cache(read_document)
+
+        @cache
+        def read(written: Written[Any], name: str) -> Any:
+            return read_document(written.kind, results / f"{name}.json")
 
         def made(written: Written[Any], name: str, *words: str) -> str:
-            return written.make(read(written.kind, results / f"{name}.json"), *words)
+            return written.make(read(written, name), *words)
 
         def block(match: re.Match[str]) -> str:
             return f"{match[1]}{made(self.tables[match[3]], match[2])}\n{match[4]}"

@@ -32,7 +32,7 @@ from cloven.partition.vertical import Vertical, further
 from cloven.runtime.capture import capture
 from cloven.zoo.named import make
 
-MODELS: tuple[tuple[str, Shape], ...] = (
+MODELS: tuple[tuple[str, tuple[int, int, int]], ...] = (
     (MOBILENET, PHOTO),
     (RESNET, PHOTO),
     (f"{MOBILENET}_0.75", CIFAR),
@@ -103,7 +103,7 @@ def programs(model: str, graph: Graph) -> Iterator[tuple[str, Program]]:
         yield name, plans.compile(graph, plan)
 
 
-def rows(model: str, image: Shape) -> Iterator[SentRow]:
+def rows(model: str, image: tuple[int, int, int]) -> Iterator[SentRow]:
     """Yield a row for each division of a model for images of a shape (C, H, W)."""
     graph = capture(make(model, shape=image, classes=10), torch.zeros(1, *image))
     for name, program in programs(model, graph):

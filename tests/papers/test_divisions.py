@@ -7,13 +7,12 @@ from benchmarks import s1_page
 from benchmarks.s1_divisions import DivisionsTable, decoders, rows
 
 from cloven.documents import read_document
-from cloven.graph.box import Shape
 
 STORED = read_document(DivisionsTable, s1_page.PAGE.results / "divisions.json")
 
 
 @pytest.mark.parametrize("image", [(1, 28, 28), (3, 32, 32)])
-def test_the_stored_rows_of_lenet5_are_those_that_are_computed(image: Shape) -> None:
+def test_the_stored_rows_of_lenet5_are_those_that_are_computed(image: tuple[int, int, int]) -> None:
     assert [row for row in STORED.sent if (row.model, row.image) == ("lenet5", image)] == list(
         rows("lenet5", image)
     )
