@@ -86,8 +86,8 @@ def claims(document: JudgedClaims) -> str:
     return table(("claim", "statement", "verdict", "basis", "under each control"), rows)
 
 
-def exceptions(document: JudgedClaims) -> str:
-    """Return a row for each claim and control with comparisons that do not hold."""
+def exceptions(document: JudgedClaims | StrategyFigure) -> str:
+    """Return a row for each comparison behind the claims that does not hold."""
     rows = []
     for claim in document.claims:
         for control, every in claim.comparisons.items():
@@ -246,7 +246,7 @@ def verdict(document: JudgedClaims, claim: str, control: str = "") -> str:
     return found.controls[control] if control else found.verdict
 
 
-def compared(document: JudgedClaims, claim: str, control: str, *shows: str) -> str:
+def compared(document: JudgedClaims | StrategyFigure, claim: str, control: str, *shows: str) -> str:
     """Return the number of comparisons of a claim under a control, of all or of those with a result."""
     rows = next(row for row in document.claims if row.claim == claim).comparisons[control]
     return str(sum(not shows or row.shows in shows for row in rows))
@@ -308,6 +308,7 @@ PAGE = page(
         "links": of(StrategyFigure, links),
         "claims": of(JudgedClaims, claims),
         "exceptions": of(JudgedClaims, exceptions),
+        "figure_exceptions": of(StrategyFigure, exceptions),
         "setup": of(StrategyFigure, setup),
         "data": of(StrategyFigure, data),
         "cost": of(CostFigure, cost),
@@ -327,6 +328,7 @@ PAGE = page(
         "classes": of(StrategyFigure, of_data(lambda data: data.classes)),
         "verdict": of(JudgedClaims, verdict),
         "compared": of(JudgedClaims, compared),
+        "judged": of(StrategyFigure, compared),
         "without": of(CostFigure, of_cost(lambda bar: bar.seconds_without)),
         "with": of(CostFigure, of_cost(lambda bar: bar.seconds_with)),
         "ratio": of(CostFigure, of_cost(lambda bar: bar.ratio)),
