@@ -14,7 +14,7 @@ from cloven.zoo.datasets import DataSetSpec, load, parsed
 from cloven.zoo.images import Images, split, test_half
 from cloven.zoo.originals import originals
 from cloven.zoo.telemetry import Windows, WindowSettings, layout_of, read_windows, window_settings
-from cloven.zoo.ton_iot import TYPES, file_of
+from cloven.zoo.ton_iot import TYPES, SensorName, file_of
 from tests.zoo.ton_iot_files import ROWS, content, lines, types_of, write_ton_iot
 
 
@@ -187,8 +187,9 @@ class TestMergedSensors:
 
     def test_rows_of_one_second_are_evenly_spaced_in_it(self, tmp_path: Path) -> None:
         """Of two Weather rows in a second, the second one gets the second GPS row."""
-        pairs = {}
-        for sensor in ("Weather", "GPS_Tracker"):
+        pairs: dict[SensorName, list[str]] = {}
+        both: tuple[SensorName, ...] = ("Weather", "GPS_Tracker")
+        for sensor in both:
             own = lines(sensor, rows=120)
             stamps = [",".join(line.split(",")[:2]) for line in own]
             pairs[sensor] = [

@@ -9,14 +9,23 @@ import numpy as np
 import pytest
 
 from cloven.errors import ClovenError
-from cloven.zoo.ton_iot import SENSORS, TYPES, FileReport, SensorRows, file_of, read_sensor, read_ton_iot
+from cloven.zoo.ton_iot import (
+    SENSORS,
+    TYPES,
+    FileReport,
+    SensorName,
+    SensorRows,
+    file_of,
+    read_sensor,
+    read_ton_iot,
+)
 from tests.fuzzing import Reader, counts, from_file, fuzz
 from tests.zoo.ton_iot_files import ROWS, content, lines, types_of, write_ton_iot
 
 WEATHER = file_of("Weather")
 
 
-def read(folder: Path, sensor: str, rows: list[str]) -> tuple[SensorRows, FileReport]:
+def read(folder: Path, sensor: SensorName, rows: list[str]) -> tuple[SensorRows, FileReport]:
     write_ton_iot(folder, {sensor: rows})
     return read_sensor(folder, sensor)
 
@@ -160,7 +169,7 @@ def test_a_folder_is_needed(tmp_path: Path) -> None:
 
 @counts
 @pytest.mark.parametrize("sensor", ["Garage_Door", "Weather"])
-def test_damaged_files_give_rows_or_one_error(tmp_path: Path, sensor: str, count: int) -> None:
+def test_damaged_files_give_rows_or_one_error(tmp_path: Path, sensor: SensorName, count: int) -> None:
     valid = [content(lines(sensor, rows=3)), content(lines(sensor, rows=1))]
     found = fuzz(
         Reader(sensor, valid, from_file(lambda _: read_sensor(tmp_path, sensor), tmp_path / file_of(sensor))), count

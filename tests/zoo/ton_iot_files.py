@@ -8,20 +8,24 @@ from pathlib import Path
 
 import numpy as np
 
-from cloven.zoo.ton_iot import SENSORS, TYPES, Column, file_of
+from cloven.zoo.ton_iot import SENSORS, TYPES, Column, SensorName, file_of
 
-LACKING = {"Fridge": {"scanning"}, "Modbus": {"ddos", "ransomware"}, "Thermostat": {"ddos"}}
+LACKING: Mapping[SensorName, set[str]] = {
+    "Fridge": {"scanning"},
+    "Modbus": {"ddos", "ransomware"},
+    "Thermostat": {"ddos"},
+}
 """The types that the published files lack."""
 ROWS = 60
 BEGIN = {kind: datetime(2019, 4, 1, 9, 0, 0) + timedelta(days=3 * i) for i, kind in enumerate(TYPES)}
 """The first moment of each type."""
 
 
-def types_of(sensor: str) -> list[str]:
+def types_of(sensor: SensorName) -> list[str]:
     return [kind for kind in TYPES if kind not in LACKING.get(sensor, ())]
 
 
-def lines(sensor: str, rows: int = ROWS, seconds: int = 5) -> list[str]:
+def lines(sensor: SensorName, rows: int = ROWS, seconds: int = 5) -> list[str]:
     """Return the lines of a file: the header, and the rows of each type, some seconds apart."""
     columns = SENSORS[sensor].columns
     made = [",".join(["date", "time", *(column.name for column in columns), "label", "type"])]
@@ -51,7 +55,7 @@ def content(rows: list[str]) -> bytes:
     return ("\ufeff" + "".join(f"{line}\r\n" for line in rows)).encode()
 
 
-def write_ton_iot(folder: Path, files: Mapping[str, list[str]] | None = None) -> Path:
+def write_ton_iot(folder: Path, files: Mapping[SensorName, list[str]] | None = None) -> Path:
     """Write all seven files, some with other lines, and return the folder."""
     folder.mkdir(exist_ok=True)
     for sensor in SENSORS:

@@ -57,7 +57,7 @@ def data(
             SampledClass(name, details.get(name, counted(len(images), "image")), some)
             for name, some in class_samples(images, SAMPLES).items()
         ]
-        write_bytes(preview, drawn(_title(found), rows, found.pixel))
+        write_bytes(preview, drawn(_title(found), rows, f"{found.pixel}{_numbers(found)}"))
         log.info("wrote %s", preview)
     if as_json:
         print_json(found.model_dump(mode="json"))
@@ -75,6 +75,12 @@ def _title(found: DataSetDescription) -> str:
 
 def _detail(one: ClassImages) -> str:
     return " + ".join(f"{part.images:,}" for part in one.parts) or counted(one.images, "image")
+
+
+def _numbers(found: DataSetDescription) -> str:
+    """Return what the numbers beside a row of samples mean."""
+    parts = [part.part for part in found.classes[0].parts] if found.classes else []
+    return f" Numbers: {' + '.join(parts)} images; the samples are from {parts[0]}." if parts else ""
 
 
 def _print_classes(found: DataSetDescription) -> None:

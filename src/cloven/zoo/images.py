@@ -40,7 +40,7 @@ class Images:
         labels: ``(n,)``, indices into ``classes``; None if unlabelled.
         classes: The names of the classes; empty if unlabelled.
         sources: The file, or file and index, of each image.
-        part: ``(n,)``, indices into `PARTS`, if images of the set may be in one part only; else None.
+        part: ``(n,)``, indices into `PARTS`, if the set says which part an image belongs to; else None.
 
     """
 

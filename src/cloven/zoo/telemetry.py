@@ -27,7 +27,7 @@ from cloven.zoo.images import PARTS, Images, new_pixels, put_pixels, spread
 from cloven.zoo.notes import note
 from cloven.zoo.pixels import Shape
 from cloven.zoo.telemetry_encoder import LEVELS, Encoder, Layout, fitted_encoder, laid_out
-from cloven.zoo.ton_iot import TYPES, FileReport, SensorRows, read_ton_iot
+from cloven.zoo.ton_iot import TYPES, FileReport, SensorName, SensorRows, read_ton_iot
 
 RECENT = 60.0
 """The age in seconds up to which a row of another sensor is merged."""
@@ -42,7 +42,6 @@ SIDE = 64
 SEED = 0
 """The seed of the random split."""
 TRAINING, VALIDATION, TEST = range(3)
-SensorName = Literal["Fridge", "GPS_Tracker", "Garage_Door", "Modbus", "Motion_Light", "Thermostat", "Weather"]
 
 
 class WindowSettings(Document):

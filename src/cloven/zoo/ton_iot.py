@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,32 +56,23 @@ class Sensor(NamedTuple):
     published: int
 
 
-SENSORS: Mapping[str, Sensor] = {
+SensorName = Literal["Fridge", "GPS_Tracker", "Garage_Door", "Modbus", "Motion_Light", "Thermostat", "Weather"]
+BITS, TRUTH = ("0", "1"), {"false": "0", "true": "1"}
+SENSORS: Mapping[SensorName, Sensor] = {
     "Fridge": Sensor((Column("fridge_temperature"), Column("temp_condition", ("low", "high"))), 39_944),
     "GPS_Tracker": Sensor((Column("latitude"), Column("longitude")), 38_960),
-    "Garage_Door": Sensor(
-        (
-            Column("door_state", ("closed", "open")),
-            Column("sphone_signal", ("0", "1"), {"false": "0", "true": "1"}),
-        ),
-        39_587,
-    ),
+    "Garage_Door": Sensor((Column("door_state", ("closed", "open")), Column("sphone_signal", BITS, TRUTH)), 39_587),
     "Modbus": Sensor(
-        tuple(
-            map(
-                Column,
-                (
-                    "FC1_Read_Input_Register",
-                    "FC2_Read_Discrete_Value",
-                    "FC3_Read_Holding_Register",
-                    "FC4_Read_Coil",
-                ),
-            )
+        (
+            Column("FC1_Read_Input_Register"),
+            Column("FC2_Read_Discrete_Value"),
+            Column("FC3_Read_Holding_Register"),
+            Column("FC4_Read_Coil"),
         ),
         31_106,
     ),
-    "Motion_Light": Sensor((Column("motion_status", ("0", "1")), Column("light_status", ("off", "on"))), 39_488),
-    "Thermostat": Sensor((Column("current_temperature"), Column("thermostat_status", ("0", "1"))), 32_774),
+    "Motion_Light": Sensor((Column("motion_status", BITS), Column("light_status", ("off", "on"))), 39_488),
+    "Thermostat": Sensor((Column("current_temperature"), Column("thermostat_status", BITS)), 32_774),
     "Weather": Sensor((Column("temperature"), Column("pressure"), Column("humidity")), 39_260),
 }
 """The seven sensors by the end of their file's name."""
@@ -125,7 +116,7 @@ class FileReport(Document):
         odd: the odd rows, dropped ones first; a row can be odd for several reasons.
     """
 
-    sensor: str
+    sensor: SensorName
     file: str
     rows: int
     kept: int
@@ -149,7 +140,7 @@ class SensorRows:
         decimals: the number of digits after the point with which each column is written; 0 for categories.
     """
 
-    sensor: str
+    sensor: SensorName
     columns: tuple[Column, ...]
     seconds: NDArray[np.int64]
     values: NDArray[np.float64]
@@ -166,19 +157,19 @@ def read_ton_iot(folder: Path) -> tuple[tuple[SensorRows, ...], tuple[FileReport
     if not folder.is_dir():
         raise missing(folder, f"{file_of('Weather')} and the files of the other sensors")
     problems: list[str] = []
-    found = [tried(lambda name=name: read_sensor(folder, name), problems) for name in SENSORS]  # type: ignore[misc]
+    found = [tried(partial(read_sensor, folder, sensor), problems) for sensor in SENSORS]
     if problems:
         raise ClovenError(problems)
     read = [one for one in found if one is not None]
     return tuple(rows for rows, _ in read), tuple(report for _, report in read)
 
 
-def file_of(sensor: str) -> str:
+def file_of(sensor: SensorName) -> str:
     """Return the name of a sensor's file."""
     return f"Train_Test_IoT_{sensor}.csv"
 
 
-def read_sensor(folder: Path, sensor: str) -> tuple[SensorRows, FileReport]:
+def read_sensor(folder: Path, sensor: SensorName) -> tuple[SensorRows, FileReport]:
     """Return the rows of one sensor, and a report on its file.
 
     Raises:
