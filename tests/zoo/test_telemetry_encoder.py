@@ -63,9 +63,9 @@ def test_a_level_is_a_quantile() -> None:
     values = np.random.default_rng(0).exponential(7, 5000).round(6)
     scale = fitted_scale(values, 6)
 
-    assert scale.numbers(np.array([0, 51, 127.5, 255]) / 255).tolist() == pytest.approx(
-        np.quantile(values, [0, 0.2, 0.5, 1]), abs=1e-2
-    )
+    quantiles = np.quantile(values, [0, 0.2, 0.4, 1])
+    assert scale.numbers(np.array([0, 51, 102, 255]) / 255) == pytest.approx(quantiles, abs=1e-6)
+    assert scale.levels(quantiles) == pytest.approx([0, 0.2, 0.4, 1], abs=1e-6)
 
 
 def test_a_number_that_is_several_quantiles_is_in_their_middle() -> None:

@@ -86,7 +86,9 @@ def _numbers(found: DataSetDescription) -> str:
 def _print_classes(found: DataSetDescription) -> None:
     parts = [part.part for part in found.classes[0].parts] if found.classes else []
     rows = [[one.name, one.images, *(part.images for part in one.parts)] for one in found.classes]
-    table(_title(found), ["class", "images", *parts], rows)
+    print_text(_title(found))
+    if rows:
+        table("Classes", ["class", "images", *parts], rows)
 
 
 def _print_telemetry(report: TelemetryReport) -> None:

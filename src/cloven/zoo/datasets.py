@@ -65,13 +65,13 @@ def parsed(spec: str) -> DataSetSpec:
         hint = f"did you mean {close[0]}? " if close else ""
         known = ", ".join(f"{name}:DIR" if KINDS[name].of_folder else name for name in sorted(KINDS))
         raise ClovenError(f"unknown data set {kind!r}; {hint}choose from {known}")
-    if bool(folder) != KINDS[kind].of_folder:
-        need = f"needs a folder, e.g. {kind}:data/{kind}" if not folder else f"takes no folder; write {kind}"
-        raise ClovenError(f"{spec}: {kind} {need}")
     options: list[tuple[str, str]] = []
     while KINDS[kind].has_options and (found := OPTION.fullmatch(folder)):
         folder, name, value = found.groups()
         options.insert(0, (name, value))
+    if bool(folder) != KINDS[kind].of_folder:
+        need = f"needs a folder, e.g. {kind}:data/{kind}" if not folder else f"takes no folder; write {kind}"
+        raise ClovenError(f"{spec}: {kind} {need}")
     return DataSetSpec(kind, Path(folder).expanduser(), tuple(options))
 
 

@@ -161,8 +161,8 @@ def split(
     """
     if images.part is not None:
         order = np.random.default_rng(seed).permutation(len(images))
-        training, validation, test = (images.take(order[images.part[order] == i]) for i in range(len(PARTS)))
-        return training, validation, test
+        own = [images.take(order[images.part[order] == i]) for i in range(len(PARTS))]
+        return own[0], own[1], own[2]
     sizes = _sizes(len(images), parts)
     random = np.random.default_rng(seed)
     left = random.permutation(len(images))

@@ -56,9 +56,9 @@ class WindowSettings(Document):
             or overlap, training windows.
     """
 
-    sensors: tuple[SensorName, ...] = Field(("Weather",), min_length=1)
-    window: int = Field(16, ge=2, le=1024)
-    stride: int | None = Field(None, ge=1, le=1024)
+    sensors: tuple[SensorName, ...] = Field(default=("Weather",), min_length=1)
+    window: int = Field(default=16, ge=2, le=1024)
+    stride: int | None = Field(default=None, ge=1, le=1024)
     split: Literal["blocks", "time", "random"] = "blocks"
 
 
