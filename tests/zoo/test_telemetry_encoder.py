@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from cloven.errors import ClovenError
 from cloven.zoo.telemetry_encoder import Encoder, Layout, fitted_encoder, fitted_scale, laid_out
-from cloven.zoo.ton_iot import Column
+from cloven.zoo.ton_iot import SensorColumn
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=100)
-STATE = Column("state", ("off", "idle", "on"))
+STATE = SensorColumn("state", ("off", "idle", "on"))
 
 
 @st.composite
@@ -44,7 +44,7 @@ def test_readings_are_decoded_exactly(some: tuple[list[float], list[float], int]
     count = min(len(inside), len(states))
     readings = np.stack([np.array(inside[:count]), np.array(states[:count], np.float64)], axis=-1)
     before = np.stack([np.array(training), np.zeros(len(training))], axis=-1)
-    encoder = fitted_encoder((Column("number"), STATE), (decimals, 0), before)
+    encoder = fitted_encoder((SensorColumn("number"), STATE), (decimals, 0), before)
 
     assert encoder.features == ("number", "state=off", "state=idle", "state=on")
     assert np.array_equal(encoder.decode(encoder.encode(readings)), readings)
@@ -52,7 +52,9 @@ def test_readings_are_decoded_exactly(some: tuple[list[float], list[float], int]
 
 
 def test_numbers_outside_the_range_are_counted_and_get_its_ends() -> None:
-    encoder = fitted_encoder((Column("number"), STATE), (0, 0), np.array([[float(i), 0.0] for i in range(11)]))
+    encoder = fitted_encoder(
+        (SensorColumn("number"), STATE), (0, 0), np.array([[float(i), 0.0] for i in range(11)])
+    )
     readings = np.array([[-5.0, 0.0], [0.0, 1.0], [10.0, 2.0], [11.0, 0.0], [99.0, 0.0]])
 
     assert encoder.outside(readings) == (3, 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cloven.zoo.ton_iot import SENSORS, TYPES, Column, SensorName, file_of
+from cloven.zoo.ton_iot import SENSORS, TYPES, SensorColumn, SensorName, file_of
 
 LACKING: Mapping[SensorName, set[str]] = {
     "Fridge": {"scanning"},
@@ -42,7 +42,7 @@ def lines(sensor: SensorName, rows: int = ROWS, seconds: int = 5) -> list[str]:
     return made
 
 
-def reading(column: Column, kind: str, random: np.random.Generator) -> str:
+def reading(column: SensorColumn, kind: str, random: np.random.Generator) -> str:
     """Return a field; in normal rows, in its second spelling if it has one, and with blanks after it."""
     if not column.categories:
         return f"{random.normal(20, 5):.7f}"

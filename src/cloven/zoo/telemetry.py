@@ -131,7 +131,7 @@ class Run(NamedTuple):
     unpaired: int
 
 
-class Cut(NamedTuple):
+class WindowPlaces(NamedTuple):
     """The windows of all runs: labels, first rows and parts, each ``(n,)``."""
 
     labels: NDArray[np.int64]
@@ -148,7 +148,7 @@ class Encoded(NamedTuple):
     encoder: Encoder
     readings: NDArray[np.float64]
     grids: NDArray[np.uint8]
-    cut: Cut
+    cut: WindowPlaces
     copies: int
 
 
@@ -303,17 +303,17 @@ def _encoded(
     encoder = fitted_encoder(columns, decimals, readings[cut.part == TRAINING].reshape(-1, len(columns)))
     grids = np.rint(encoder.encode(readings) * (LEVELS - 1)).astype(np.uint8)
     kept = _without_copies(grids, cut.part)
-    cut = Cut(cut.labels[kept], cut.starts[kept], cut.part[kept])
+    cut = WindowPlaces(cut.labels[kept], cut.starts[kept], cut.part[kept])
     few = _few(runs, cut, ", copies of an earlier part left out")
     return few or Encoded(encoder, readings[kept], grids[kept], cut, len(grids) - len(kept))
 
 
-def _cut(runs: Mapping[str, Run], settings: WindowSettings) -> Cut:
+def _cut(runs: Mapping[str, Run], settings: WindowSettings) -> WindowPlaces:
     """Return the windows of all runs."""
     found = [_places(len(run.readings), settings) for run in runs.values()]
     labels = [np.full(len(starts), label) for label, (starts, _) in enumerate(found)]
     starts, part = ([each[i] for each in found] for i in range(2))
-    return Cut(*(np.concatenate(each) for each in (labels, starts, part)))
+    return WindowPlaces(*(np.concatenate(each) for each in (labels, starts, part)))
 
 
 def _places(rows: int, settings: WindowSettings) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -338,7 +338,7 @@ def _blocks(rows: int, settings: WindowSettings) -> Iterator[tuple[int, int, int
         yield rows * i // len(parts) + gap, rows * (i + 1) // len(parts), part
 
 
-def _few(runs: Mapping[str, Run], cut: Cut, which: str) -> dict[str, str]:
+def _few(runs: Mapping[str, Run], cut: WindowPlaces, which: str) -> dict[str, str]:
     """Return the types with too few windows, each with the reason."""
     counts = np.zeros((len(runs), len(PARTS)), np.int64)
     np.add.at(counts, (cut.labels, cut.part), 1)

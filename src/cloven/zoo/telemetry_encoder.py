@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cloven.errors import ClovenError
 from cloven.zoo.pixels import Shape
-from cloven.zoo.ton_iot import Column
+from cloven.zoo.ton_iot import SensorColumn
 
 LEVELS = 256
 """The number of levels of a pixel, and of quantiles."""
@@ -79,7 +79,7 @@ class Encoder:
         scales: the scale of each column; None for categories.
     """
 
-    columns: tuple[Column, ...]
+    columns: tuple[SensorColumn, ...]
     scales: tuple[Scale | None, ...]
 
     @property
@@ -118,7 +118,9 @@ class Encoder:
         )
 
 
-def fitted_encoder(columns: tuple[Column, ...], decimals: Sequence[int], training: NDArray[np.float64]) -> Encoder:
+def fitted_encoder(
+    columns: tuple[SensorColumn, ...], decimals: Sequence[int], training: NDArray[np.float64]
+) -> Encoder:
     """Return the encoder for readings ``(n, columns)`` of a training part."""
     scales = (
         None if column.categories else fitted_scale(training[:, i], digits)

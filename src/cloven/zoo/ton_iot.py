@@ -41,7 +41,7 @@ TOLD = 5
 """The number of columns that an error lists at most."""
 
 
-class Column(NamedTuple):
+class SensorColumn(NamedTuple):
     """A column of a sensor: a number, or one of some categories, of which some have a second spelling."""
 
     name: str
@@ -52,28 +52,32 @@ class Column(NamedTuple):
 class Sensor(NamedTuple):
     """The columns of a sensor, and the number of rows of its published file."""
 
-    columns: tuple[Column, ...]
+    columns: tuple[SensorColumn, ...]
     published: int
 
 
 SensorName = Literal["Fridge", "GPS_Tracker", "Garage_Door", "Modbus", "Motion_Light", "Thermostat", "Weather"]
 BITS, TRUTH = ("0", "1"), {"false": "0", "true": "1"}
 SENSORS: Mapping[SensorName, Sensor] = {
-    "Fridge": Sensor((Column("fridge_temperature"), Column("temp_condition", ("low", "high"))), 39_944),
-    "GPS_Tracker": Sensor((Column("latitude"), Column("longitude")), 38_960),
-    "Garage_Door": Sensor((Column("door_state", ("closed", "open")), Column("sphone_signal", BITS, TRUTH)), 39_587),
+    "Fridge": Sensor((SensorColumn("fridge_temperature"), SensorColumn("temp_condition", ("low", "high"))), 39_944),
+    "GPS_Tracker": Sensor((SensorColumn("latitude"), SensorColumn("longitude")), 38_960),
+    "Garage_Door": Sensor(
+        (SensorColumn("door_state", ("closed", "open")), SensorColumn("sphone_signal", BITS, TRUTH)), 39_587
+    ),
     "Modbus": Sensor(
         (
-            Column("FC1_Read_Input_Register"),
-            Column("FC2_Read_Discrete_Value"),
-            Column("FC3_Read_Holding_Register"),
-            Column("FC4_Read_Coil"),
+            SensorColumn("FC1_Read_Input_Register"),
+            SensorColumn("FC2_Read_Discrete_Value"),
+            SensorColumn("FC3_Read_Holding_Register"),
+            SensorColumn("FC4_Read_Coil"),
         ),
         31_106,
     ),
-    "Motion_Light": Sensor((Column("motion_status", BITS), Column("light_status", ("off", "on"))), 39_488),
-    "Thermostat": Sensor((Column("current_temperature"), Column("thermostat_status", BITS)), 32_774),
-    "Weather": Sensor((Column("temperature"), Column("pressure"), Column("humidity")), 39_260),
+    "Motion_Light": Sensor(
+        (SensorColumn("motion_status", BITS), SensorColumn("light_status", ("off", "on"))), 39_488
+    ),
+    "Thermostat": Sensor((SensorColumn("current_temperature"), SensorColumn("thermostat_status", BITS)), 32_774),
+    "Weather": Sensor((SensorColumn("temperature"), SensorColumn("pressure"), SensorColumn("humidity")), 39_260),
 }
 """The seven sensors by the end of their file's name."""
 
@@ -141,7 +145,7 @@ class SensorRows:
     """
 
     sensor: SensorName
-    columns: tuple[Column, ...]
+    columns: tuple[SensorColumn, ...]
     seconds: NDArray[np.int64]
     values: NDArray[np.float64]
     types: NDArray[np.int64]
@@ -209,7 +213,7 @@ def read_sensor(folder: Path, sensor: SensorName) -> tuple[SensorRows, FileRepor
 class _Rows:
     """The rows of a file while it is read."""
 
-    def __init__(self, columns: Sequence[Column]) -> None:
+    def __init__(self, columns: Sequence[SensorColumn]) -> None:
         self.columns = columns
         self.indices = [{name: float(i) for i, name in enumerate(column.categories)} for column in columns]
         self.seconds: list[int] = []
@@ -278,7 +282,7 @@ class _Rows:
         self.lines.setdefault(reason, line)
 
 
-def _order(path: Path, header: Sequence[str], columns: Sequence[Column]) -> list[int]:
+def _order(path: Path, header: Sequence[str], columns: Sequence[SensorColumn]) -> list[int]:
     """Return the place of each expected column in a header.
 
     Raises:
