@@ -34,6 +34,7 @@ from cloven.runtime.cost_comparison import CostComparison
 from cloven.runtime.lab.outcome import LabResult
 from cloven.runtime.link_profile import LinkMeasurements
 from cloven.runtime.tap.flows import CaptureReport
+from cloven.zoo.data_description import DataSetDescription
 
 FOLDER = Path(__file__).parent.parent / "docs" / "schemas"
 
@@ -46,6 +47,7 @@ SCHEMAS: Mapping[str, tuple[type[BaseModel], str]] = {
     "cost": (Cost, "`cloven estimate --json`"),
     "cost-comparison": (CostComparison, "`cloven estimate --measure --json`"),
     "model-description": (ModelDescription, "`cloven inspect --json`"),
+    "data-set": (DataSetDescription, "`cloven data --json`"),
     "plan-description": (PlanDescription, "`cloven plan --json`"),
     "bundle": (Manifest, "a bundle's `manifest.json`"),
     "bundle-part": (DevicePart, "a device's `part.json` in a bundle"),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 EXPECTED = {
     "a valid number": "a number",
     "a valid integer": "a whole number, without a unit, point or exponent",
+    "a valid integer, unable to parse string as an integer": "a whole number",
     "a valid boolean": "true or false",
     "a valid string": "text in quotes",
     "a finite number": "a number, not infinite",
@@ -71,10 +72,10 @@ def read_toml_document(kind: type[Kind], path: Path, limit: int = TOML_BYTES) ->
         # JSON mode accepts a list for a tuple; it is as strict about numbers and strings as Python mode.
         return kind.model_validate_json(json.dumps(read_toml(path, limit), default=str))
     except ValidationError as error:
-        raise ClovenError(wrong_entries(error, str(path), _correction)) from error
+        raise ClovenError(wrong_entries(error, str(path), correction)) from error
 
 
-def _correction(place: str, entry: ErrorDetails) -> str:
+def correction(place: str, entry: ErrorDetails) -> str:
     """Return what a wrong entry of a file that somebody wrote has, and what is expected."""
     message, value = one_line(entry["msg"]), one_line(shown(entry["input"]))
     match entry["type"]:

@@ -55,6 +55,21 @@ def test_weights_of_ones_own_are_scored_on_the_sets_own_test_images(
     assert len(images.auxiliary) == 20
 
 
+def test_a_set_that_has_parts_of_its_own_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (120, 1, 28, 28), dtype=np.uint8)
+    part = np.arange(120) // 50  # 50 for training, 50 for validation, 20 for tests
+    whole = Images("windows", pixels, np.arange(120) % 10, tuple("0123456789"), tuple(map(str, range(120))), part)
+    monkeypatch.setattr("cloven.auditing.subject.load", lambda *_, **__: whole)
+    trained = load_images(replace(WHO, auxiliary="same", victims=None))
+    given = load_images(Subject("torchvision:resnet18", "windows", "same", 20, shape=(1, 28, 28), classes=1000))
+
+    for images in (trained, given):
+        assert {int(source) for source in images.victims.sources} == set(range(100, 120))
+    assert {int(source) for source in trained.training.sources} == set(range(50))
+    assert {int(source) for source in given.training.sources} == set(range(100))
+    assert given.training.labels is None
+
+
 def test_a_set_without_labels_does_for_a_model_with_weights_and_not_for_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -77,7 +77,7 @@ def said(spec: str, **options: Any) -> str:
 class TestSpecs:
     def test_unknown(self) -> None:
         """An unknown kind lists the known ones."""
-        known = "choose from cifar10:DIR, digits, flowers102:DIR, folder:DIR, mnist:DIR, photos"
+        known = "choose from cifar10:DIR, digits, flowers102:DIR, folder:DIR, mnist:DIR, photos, ton-iot:DIR"
 
         assert said("imagenet:x") == f"unknown data set 'imagenet'; {known}"
         assert said("minst:x") == f"unknown data set 'minst'; did you mean mnist? {known}"

@@ -509,7 +509,7 @@ def folder_digest(spec: str) -> str:
     Raises:
         ClovenError: if the folder is missing or a file cannot be read.
     """
-    _, folder = parsed(spec)
+    folder = parsed(spec).folder
     if not folder.is_dir():
         raise ClovenError(f"{spec}: {folder} is not a folder; correct the path, which is relative to this folder")
     digest = hashlib.sha256()

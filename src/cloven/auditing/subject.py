@@ -177,7 +177,7 @@ def _whole(subject: Subject) -> Images:
 
 def unlabelled(images: Images) -> Images:
     """Return the images without their labels."""
-    return Images(images.name, images.array, None, (), images.sources)
+    return replace(images, labels=None, classes=())
 
 
 def halves(subject: Subject, whole: Images) -> tuple[Images, Images]:

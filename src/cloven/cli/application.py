@@ -15,6 +15,7 @@ import typer
 from cloven.cli.advise import advise
 from cloven.cli.audit import audit
 from cloven.cli.bundle import bundle
+from cloven.cli.data import data
 from cloven.cli.enclave import enclave
 from cloven.cli.estimate import estimate
 from cloven.cli.exits import STOPPED, WRONG
@@ -162,7 +163,7 @@ PLANS, RUNS, AUDITS = "Divide a model", "Run it", "Measure what leaks"
 for panel, commands in (
     (PLANS, (inspect, plan, estimate, profile)),
     (RUNS, (run, bundle, worker, serve, lab)),
-    (AUDITS, (audit, advise, report, results, tap)),
+    (AUDITS, (audit, advise, report, results, tap, data)),
 ):
     for command in commands:
         app.command(cls=PanelCommand, rich_help_panel=panel)(command)

@@ -85,7 +85,7 @@ Std = Annotated[
 PICTURES = "Transparency and EXIF orientation are ignored; of several frames, only the first is read."
 DATA = typer.Option(
     "--data",
-    help=f"Data set: digits, mnist:DIR, cifar10:DIR, flowers102:DIR or folder:DIR. {PICTURES}",
+    help=f"Data set: digits, mnist:DIR, cifar10:DIR, flowers102:DIR, ton-iot:DIR or folder:DIR. {PICTURES}",
     metavar="SPEC",
     rich_help_panel=IMAGES,
 )

@@ -52,7 +52,7 @@ name = "lenet5"               # or resnet20, torchvision:NAME, timm:NAME, packag
 # layers = ["conv1", "conv2"] # whose outputs are observed; default: those of Mehrafrooz et al. (2025)
 
 [axes]
-data = ["digits"]             # mnist:DIR, cifar10:DIR, flowers102:DIR, folder:DIR
+data = ["digits"]             # mnist:DIR, cifar10:DIR, flowers102:DIR, ton-iot:DIR, folder:DIR
 auxiliary = ["photos"]        # the attacker's own images; "same": the rest of the data
 queries = [60, 120]           # their number; may be left out
 devices = [4]                 # 2, 4 or 8, for horizontal and data

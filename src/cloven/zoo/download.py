@@ -76,7 +76,7 @@ def download(spec: str) -> None:
         ClovenError: if the kind cannot be downloaded, torchvision is not installed, the network fails, the folder
             cannot be written, or it has an incomplete data set that ``load`` would find first.
     """
-    kind, folder = parsed(spec)
+    kind, folder, _ = parsed(spec)
     if kind not in OFFERS:
         raise ClovenError(f"{spec}: {kind} cannot be downloaded; those that can: {', '.join(sorted(OFFERS))}")
     offer = OFFERS[kind]

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from cloven.rows import TensorRows
 
 
+PARTS = ("training", "validation", "test")
+"""The parts of a data set."""
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """Images of one size, with the source of each.
@@ -36,6 +40,7 @@ class Images:
         labels: ``(n,)``, indices into ``classes``; None if unlabelled.
         classes: The names of the classes; empty if unlabelled.
         sources: The file, or file and index, of each image.
+        part: ``(n,)``, indices into `PARTS`, if the set says which part an image belongs to; else None.
 
     """
 
@@ -44,11 +49,12 @@ class Images:
     labels: NDArray[np.int64] | None
     classes: tuple[str, ...]
     sources: tuple[str, ...]
+    part: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if problems := list(_problems(self)):
             raise ClovenError(problems)
-        for field in ("array", "labels"):
+        for field in ("array", "labels", "part"):
             if isinstance(array := getattr(self, field), np.ndarray):
                 view = array.view()
                 view.flags.writeable = False
@@ -74,7 +80,8 @@ class Images:
         labels = None if self.labels is None else self.labels[chosen]
         sources = tuple(self.sources[i] for i in chosen)
         pixels = self.array.take(chosen) if isinstance(self.array, StoredArray) else self.array[chosen]
-        return Images(self.name, pixels, labels, self.classes, sources)
+        part = None if self.part is None else self.part[chosen]
+        return Images(self.name, pixels, labels, self.classes, sources, part)
 
     def rows(self) -> TensorRows:
         """Return the images as float32 ``(n, channels, height, width)`` in [0, 1]; those in a file are not read."""
@@ -148,8 +155,14 @@ def split(
     MNIST gives 56,000, 7,000 and 7,000; CIFAR-10 48,000, 6,000 and 6,000; the 8,189 Oxford Flowers 6,551, 819 and
     819. The number of images of a class in a part deviates from its exact share by at most two.
 
+    A set with parts of its own, such as one of time series, is split into these, whatever the shares.
+
     Each part is in random order, so that its first hundred images are a fair sample.
     """
+    if images.part is not None:
+        order = np.random.default_rng(seed).permutation(len(images))
+        own = [images.take(order[images.part[order] == i]) for i in range(len(PARTS))]
+        return own[0], own[1], own[2]
     sizes = _sizes(len(images), parts)
     random = np.random.default_rng(seed)
     left = random.permutation(len(images))
@@ -166,6 +179,8 @@ def split(
 
 def test_half(images: Images) -> Images:
     """Return the data set's own test images (t10k of MNIST, test_batch of CIFAR-10), or all if it has none."""
+    if images.part is not None:
+        return split(images, seed=0)[2]
     apart = [i for i, source in enumerate(images.sources) if source.startswith(("t10k", "test_batch"))]
     return images.take(apart) if apart else images
 
@@ -185,7 +200,8 @@ def with_mirrored(images: Images) -> Images:
     )
     pixels = put_pixels(new_pixels(len(places), images.shape), made)
     labels = None if images.labels is None else images.labels[places]
-    return Images(images.name, pixels, labels, images.classes, sources)
+    part = None if images.part is None else images.part[places]
+    return Images(images.name, pixels, labels, images.classes, sources, part)
 
 
 def spread(labels: NDArray[np.int64] | None, count: int, limit: int | None) -> NDArray[np.int64]:
@@ -212,6 +228,11 @@ def _problems(images: Images) -> Iterator[str]:
         yield f"pixels: got {pixels.dtype} {pixels.shape}, expected uint8 (n, channels, height, width)"
     if len(images.sources) != count:
         yield f"sources: got {len(images.sources)} for {count} images, expected one each"
+    if (part := images.part) is not None:
+        if part.dtype != np.int64 or part.shape != (count,):
+            yield f"part: got {part.dtype} {part.shape}, expected int64 ({count},)"
+        elif count and not 0 <= part.min() <= part.max() < len(PARTS):
+            yield f"part: got {part.min()} to {part.max()}, expected 0 to {len(PARTS) - 1}"
     if labels is None:
         if images.classes:
             yield f"labels: got none, but {len(images.classes)} classes; give labels, or no classes"

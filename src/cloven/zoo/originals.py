@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cloven.zoo import flowers, folders
 from cloven.zoo.datasets import load, parsed
@@ -38,7 +39,8 @@ def originals(spec: str) -> Originals:
     Raises:
         ClovenError: as `cloven.zoo.datasets.load`, except for damage after a picture's header.
     """
-    kind, folder = parsed(spec)
+    kind, folder, _ = parsed(spec)
+    part = None
     with reading(spec):
         if kind == "folder":
             names, labels, _ = folders.listed(folder)
@@ -48,13 +50,18 @@ def originals(spec: str) -> Originals:
             name, shapes = kind, folders.shapes(place, names)
         else:
             images = load(spec)
-            name, labels, shapes = kind, images.labels, [images.shape] * len(images)
+            name, labels, shapes, part = kind, images.labels, [images.shape] * len(images), images.part
     classes = 0 if labels is None else len(np.unique(labels))
-    return Originals(name, len(shapes), frozenset(shapes), classes, split_sizes(len(shapes)))
+    return Originals(name, len(shapes), frozenset(shapes), classes, split_sizes(len(shapes), part))
 
 
-def split_sizes(count: int) -> tuple[int, int, int]:
-    """Return the number of training, validation and test images in the split of ``count`` images."""
-    blank = Images("blank", np.zeros((count, 1, 1, 1), np.uint8), None, (), ("",) * count)
+def split_sizes(count: int, part: NDArray[np.int64] | None = None) -> tuple[int, int, int]:
+    """Return the number of training, validation and test images in the split of ``count`` images.
+
+    Args:
+        count: the number of images.
+        part: the parts of the images, if the set has its own.
+    """
+    blank = Images("blank", np.zeros((count, 1, 1, 1), np.uint8), None, (), ("",) * count, part)
     training, validation, tests = split(blank, seed=0)
     return len(training), len(validation), len(tests)
