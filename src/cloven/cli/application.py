@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from cloven.cli.advise import advise
+from cloven.cli.attack import attack
 from cloven.cli.audit import audit
 from cloven.cli.bundle import bundle
 from cloven.cli.enclave import enclave
@@ -39,6 +40,7 @@ STDERR = 2
 
 EXTRAS = {
     "hyperframe": "tap",
+    "httpx": "attack",
     "fastapi": "serve",
     "uvicorn": "serve",
     "multipart": "serve",
@@ -162,7 +164,7 @@ PLANS, RUNS, AUDITS = "Divide a model", "Run it", "Measure what leaks"
 for panel, commands in (
     (PLANS, (inspect, plan, estimate, profile)),
     (RUNS, (run, bundle, worker, serve, lab)),
-    (AUDITS, (audit, advise, report, results, tap)),
+    (AUDITS, (audit, advise, report, results, tap, attack)),
 ):
     for command in commands:
         app.command(cls=PanelCommand, rich_help_panel=panel)(command)
