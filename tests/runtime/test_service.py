@@ -66,6 +66,7 @@ FLOATS = "application/octet-stream"
 class ModelOutput:
     output: NDArray[np.float32]
     seconds: float = 0.125
+    number: int = 7
 
 
 @dataclass
