@@ -89,7 +89,8 @@ class Slots:
         Raises:
             RequestRefused: as in `state`.
         """
-        del self._every[self._place(authorization)]
+        place = self._place(authorization)
+        del self._every[place]
 
     def admit(self, authorization: str | None) -> None:
         """Refuse a request unless its user holds the slot.
