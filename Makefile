@@ -50,7 +50,7 @@ bench-data: $(READY)  ## measurements on real data sets in the folder CLOVEN_DAT
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit,models,edge,ascon,attest,tap,serve,search,dev,docs]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit,models,edge,ascon,attest,tap,attack,serve,search,dev,docs]'
 	touch $@
 
 clean:

@@ -100,6 +100,7 @@ def loaded(statement: str) -> set[str]:
 
 SAME_ROLE = {
     "advise.py": "the command, and what it calls",
+    "attack.py": "the command, and the interface of attacks",
     "baselines.py": "what a score is compared with, and what advice is compared with",
     "data.py": "the command, and the strategy of that name",
     "description.py": "the description of a model, and that of a divided one",

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 import cloven
 from cloven.attacks import Knowledge, LabelReader, Reconstructor, in_memory, needed
+from cloven.auditing.classifier import WholeModel
 from cloven.auditing.finding import CellResult
 from cloven.errors import ClovenError
 from cloven.rows import all_rows
@@ -274,7 +275,9 @@ class TestAudit:
             raise AssertionError("something was computed")
 
         made = small()
-        material = prepare(made.graph, [made.seen(0)], ImageSets(made.auxiliary, made.victims), budget=0)
+        material = prepare(
+            WholeModel(made.graph), [made.seen(0)], ImageSets(made.auxiliary, made.victims), budget=0
+        )
         monkeypatch.setattr(Features, "take", refuse)
         for name in ("forward", "evaluate", "prepared"):
             monkeypatch.setattr(model_access, name, refuse)

@@ -17,6 +17,7 @@ from cloven.attacks.decoder import Decoder
 from cloven.attacks.layers import Chain, text
 from cloven.auditing.captured import CAPTURED, IMAGES, check_answers, read
 from cloven.auditing.cell import Cell, attack
+from cloven.auditing.classifier import WholeModel
 from cloven.auditing.features import Shares
 from cloven.auditing.finding import Finding
 from cloven.auditing.given import audit
@@ -125,7 +126,7 @@ def baselines(finding: Finding) -> dict[str, Any]:
 def test_what_was_captured_is_what_a_simulation_hears(simulated: Simulated, pairs: Path) -> None:
     recorded = read(pairs, {0: [(6, 14, 14)]})
     images: dict[str, Any] = {"auxiliary": recorded.auxiliary, "victims": recorded.victims}
-    material = prepare(simulated.graph, [simulated.seen, recorded], ImageSets(**images))
+    material = prepare(WholeModel(simulated.graph), [simulated.seen, recorded], ImageSets(**images))
 
     for of in images:
         (computed,) = everything(material.captured(simulated.seen, of))
@@ -256,7 +257,7 @@ def test_ciphertext_becomes_numbers_from_0_to_1(simulated: Simulated, tmp_path: 
 def test_without_shapes_a_decoder_reads_all_numbers_and_the_key_says_so(simulated: Simulated, pairs: Path) -> None:
     flat, shaped = read(pairs), read(pairs, {0: [(6, 14, 14)]})
     images: dict[str, Any] = {"auxiliary": flat.auxiliary, "victims": flat.victims}
-    material = prepare(simulated.graph, [flat, shaped], ImageSets(**images))
+    material = prepare(WholeModel(simulated.graph), [flat, shaped], ImageSets(**images))
     chain = vector_chain(1176, (1, 28, 28))
     cells = [
         Cell(flat, Decoder(10, layers=chain), knows="numbers"),

@@ -27,6 +27,7 @@ from cloven.attacks.refine import Refine
 from cloven.attacks.residual import Residual
 from cloven.attacks.screen import Screen
 from cloven.auditing.cell import Cell, Outcome, attack, attacks
+from cloven.auditing.classifier import WholeModel
 from cloven.auditing.executor import AuditCells, LocalExecutor
 from cloven.auditing.finding import CellResult, Measured, Metric
 from cloven.auditing.material import ImageSets, Material, prepare
@@ -55,7 +56,7 @@ SHORT: tuple[BatchedAttack, ...] = (
 def material(**options: Any) -> Material:
     made = small()
     images = ImageSets(made.auxiliary, made.victims, made.training)
-    return prepare(made.graph, [made.seen(0), made.seen(1)], images, **options)
+    return prepare(WholeModel(made.graph), [made.seen(0), made.seen(1)], images, **options)
 
 
 def timeless(result: CellResult) -> CellResult:

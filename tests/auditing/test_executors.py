@@ -22,6 +22,7 @@ from cloven.attacks.knowledge import Knowledge, Reconstructor
 from cloven.attacks.nearest import Nearest
 from cloven.auditing import ray_executor
 from cloven.auditing.cell import Cell
+from cloven.auditing.classifier import WholeModel
 from cloven.auditing.executor import AuditCells, AuditSteps, Executor, LocalExecutor, Unfinished, run_audits
 from cloven.auditing.finding import CellResult
 from cloven.auditing.material import ImageSets, Material, prepare
@@ -59,7 +60,7 @@ def shared(store: Store) -> Iterator[Material]:
     made = small()
     images = ImageSets(made.auxiliary, made.victims, made.training)
     with store.shelf() as shelf:
-        yield prepare(made.graph, [made.seen(0), made.seen(1)], images, shelf=shelf)
+        yield prepare(WholeModel(made.graph), [made.seen(0), made.seen(1)], images, shelf=shelf)
 
 
 def run(cells: list[Cell], shared: Material, store: Store, executor: Executor) -> dict[str, Unfinished]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from cloven.auditing.classifier import WholeModel
 from cloven.auditing.features import Shelf
 from cloven.auditing.material import ImageSets, Material, places, prepare
 from cloven.auditing.model_access import front_of
@@ -38,7 +39,7 @@ def seen(small: Small) -> list[Observation]:
 
 def material(small: Small, **options: object) -> Material:
     images = ImageSets(small.auxiliary, small.victims, small.training)
-    return prepare(small.graph, seen(small), images, **options)  # type: ignore[arg-type]
+    return prepare(WholeModel(small.graph), seen(small), images, **options)  # type: ignore[arg-type]
 
 
 def test_all_cuts_cost_one_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +54,7 @@ def test_all_cuts_cost_one_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch_engine, "apply", counting)
     images = len(made.auxiliary) + len(made.victims)
     sets = ImageSets(made.auxiliary, made.victims, made.training)
-    prepare(made.graph, [made.seen(0), made.seen(1)], sets)
+    prepare(WholeModel(made.graph), [made.seen(0), made.seen(1)], sets)
 
     padded = sum(-(-len(x) // 32) * 32 for x in (made.auxiliary, made.victims))
     guesses = 4  # the constant baselines, which the model classifies once
@@ -93,7 +94,7 @@ def test_the_bits_are_those_of_an_image_whatever_stands_beside_it() -> None:
         for v in values
     ]
     images: dict[str, Any] = {name: torch.rand(n, 3, 32, 32) for name, n in (("auxiliary", 70), ("victims", 9))}
-    kept, anew = (prepare(graph, heard, ImageSets(**images), budget=budget) for budget in (10**9, 0))
+    kept, anew = (prepare(WholeModel(graph), heard, ImageSets(**images), budget=budget) for budget in (10**9, 0))
     order = torch.randperm(70)
     for observation in heard:
         for index in (order[:33], order[40:41], order):
@@ -140,7 +141,7 @@ def test_a_flattened_map_is_read_as_the_map_that_it_was(
     (flat,) = (op for op in graph.ops if op.kind == "reshape")
     heard = Observation((Seen(flat.name, ((low, high),)),), "paper", True, (), graph)
     images = torch.rand(6, 3, 32, 32)
-    made = prepare(graph, [heard], ImageSets(images[:4], images[4:]))
+    made = prepare(WholeModel(graph), [heard], ImageSets(images[:4], images[4:]))
     captured = made.captured(heard, "auxiliary")
     (read,) = captured.take(torch.arange(4))
     (place,) = places(heard) or ()

@@ -7,6 +7,7 @@ import pytest
 from cloven.attacks import Probe, Screen
 from cloven.auditing import memory_limit
 from cloven.auditing.cell import Cell
+from cloven.auditing.classifier import WholeModel
 from cloven.auditing.material import ImageSets, Material, prepare
 from cloven.auditing.memory_limit import Capacity, capacity
 from cloven.errors import ClovenError
@@ -20,7 +21,7 @@ MOST = Capacity(jobs=8, together=16)
 @pytest.fixture(scope="module")
 def material() -> Material:
     made = small()
-    return prepare(made.graph, [made.seen()], ImageSets(made.auxiliary, made.victims))
+    return prepare(WholeModel(made.graph), [made.seen()], ImageSets(made.auxiliary, made.victims))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cloven.auditing.classifier import WholeModel
 from cloven.auditing.features import Shares
 from cloven.auditing.material import ImageSets, prepare
 from cloven.errors import ClovenError
@@ -44,7 +45,7 @@ def test_what_is_computed_from_the_graph_is_what_the_tap_records(strategy: Strat
         seen = seen_on(program, link)
         tap = Recorder(link)
         run(program, images, tap=tap)
-        material = prepare(lenet5(), [seen], ImageSets(torch.rand(4, 1, 28, 28), images))
+        material = prepare(WholeModel(lenet5()), [seen], ImageSets(torch.rand(4, 1, 28, 28), images))
 
         computed, recorded = everything(material.captured(seen, "victims")), tap.tensors()
 
@@ -201,7 +202,7 @@ def test_what_colluding_taps_see_is_what_their_taps_record() -> None:
         for transfer, tensor in zip((t for t in program.transfers if t.link == link), tap.tensors(), strict=True):
             assert torch.equal(recorded.setdefault((transfer.value, transfer.share), tensor), tensor)
     seen = seen_on(program, *links)
-    material = prepare(lenet5(), [seen], ImageSets(torch.rand(4, 1, 28, 28), images))
+    material = prepare(WholeModel(lenet5()), [seen], ImageSets(torch.rand(4, 1, 28, 28), images))
 
     assert {(s.value, s.share) for s in seen.seen} == set(recorded)
     for share, computed in zip(seen.seen, everything(material.captured(seen, "victims")), strict=True):

@@ -66,6 +66,7 @@ FLOATS = "application/octet-stream"
 class ModelOutput:
     output: NDArray[np.float32]
     seconds: float = 0.125
+    number: int = 7
 
 
 @dataclass
@@ -523,9 +524,11 @@ class TestAround:
         described = ask(made(), "GET", "/openapi.json").json()
         post = described["paths"]["/classify"]["post"]
 
-        assert set(described["paths"]) == {"/classify", "/health", "/metrics"}
+        assert set(described["paths"]) == {"/classify", "/model", "/health", "/metrics"}
         assert set(post["requestBody"]["content"]) == {"image/*", "multipart/form-data", "application/octet-stream"}
-        assert {"200", "408", "413", "415", "422", "429", "502", "503", "504"} == set(post["responses"])
+        assert {"200", "401", "408", "413", "415", "422", "423", "429", "502", "503", "504"} == set(
+            post["responses"]
+        )
         found = described["components"]["schemas"]["Classified"]["properties"]
         assert set(found) == set(classify(made(), picture()).json())
         assert "HTTPValidationError" not in json.dumps(post)

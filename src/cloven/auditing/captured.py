@@ -56,7 +56,7 @@ class Capture:
         auxiliary: the attacker's own images.
         victims: the images that are scored.
         selection: further images of the attacker, which no attack is trained on; None if all are used for training.
-        logits: ``(n, classes)``, the answers for the victims.
+        answers: the outputs ``(n, classes)`` for each set of images.
         unmatched: the number of rows in each of the two files that the other lacks.
         copies: the number of victim images that were left out as copies of others.
         graph: the model that ran, if it is known.
@@ -72,13 +72,18 @@ class Capture:
     auxiliary: Images = field(repr=False)
     victims: Images = field(repr=False)
     selection: Images | None = field(repr=False)
-    logits: Tensor = field(repr=False)
+    answers: Mapping[str, Tensor] = field(repr=False)
     unmatched: Mapping[str, int] = field(repr=False)
     copies: int = 0
     graph: Graph | None = field(default=None, repr=False)
     view: ClassVar[View] = "full"
     crosses: ClassVar[bool] = True
     raw_image: ClassVar[float | None] = None
+
+    @property
+    def logits(self) -> Tensor:
+        """The answers for the victims, ``(n, classes)``."""
+        return self.answers["victims"]
 
     @property
     def links(self) -> tuple[Link, ...]:
@@ -172,9 +177,11 @@ def holding_back(capture: Capture) -> Capture:
     own = capture.tensors["auxiliary"]
     chosen = {"auxiliary": torch.tensor(training), "selection": torch.tensor(selection)}
     tensors = {of: tuple(permuted(z, index) for z in own) for of, index in chosen.items()}
+    outputs = {of: capture.answers["auxiliary"][index] for of, index in chosen.items()}
     return replace(
         capture,
         tensors={**capture.tensors, **tensors},
+        answers={**capture.answers, **outputs},
         auxiliary=capture.auxiliary.take(training),
         selection=capture.auxiliary.take(selection),
     )
@@ -272,7 +279,7 @@ def read(
         auxiliary=images["auxiliary"],
         victims=images["victims"],
         selection=images.get("selection"),
-        logits=sent.tensor("logits")[chosen["victims"][:, 1]],
+        answers={of: sent.tensor("logits")[picked[:, 1]] for of, picked in chosen.items()},
         unmatched={CAPTURED: len(wire.arrays["input"]) - len(rows), IMAGES: len(sent.arrays["input"]) - len(rows)},
         copies=scored - len(chosen["victims"]),
     )

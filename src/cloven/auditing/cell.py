@@ -92,7 +92,7 @@ class Cell:
                     "observation": self.observation.fingerprint,
                     "recorded": self.recorded,
                     "attack": name_of(self.attack),
-                    "settings": settings_of(self.attack, captured.shapes, material.classifier.input.shape),
+                    "settings": settings_of(self.attack, captured.shapes, material.classifier.shape),
                     "knows": self.knows,
                     "shapes": [[list(part.shape), part.channels_last] for part in captured.parts],
                     "pairs": len(captured),
@@ -130,7 +130,7 @@ class Cell:
         count = len(captured)
         white_box = is_white_box(self.attack)
         return Knowledge(
-            material.classifier.input.shape,
+            material.classifier.shape,
             auxiliary=material.images["auxiliary"][:count],
             captured=captured,
             classes=material.classes["auxiliary"][:count],
@@ -227,7 +227,7 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
         of_each["ssim"], of_each["psnr"] = ssim(made, victims), psnr(made, victims)
         of_each["identified"] = identified(made, victims, seed=cell.seed)
     if made is not None and judge is not None:
-        judged = judge.classify(made)
+        judged = judge.classifier.classify(made)
         of_each["judge"] = agreement(judged, judge.classes)
         by_chance = shuffled_baseline(victims, judge.classes, made, judged, seed=cell.seed)
         judge_baseline = best((*judge.baselines, by_chance)).agreement
@@ -243,7 +243,7 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
         victims=len(victims),
         parameters=learned.parameters,
         observation_bytes=cell.observation.bytes,
-        kappa=kappa(guessed, classes, material.classifier.by_name[material.classifier.output].shape[0]),
+        kappa=kappa(guessed, classes, material.classifier.classes),
         baselines=guesses,
         leakage=leakages(found, guesses),
         inside=InsideScores(**asdict(inside(made, victims, region))) if made is not None and region else None,
@@ -271,14 +271,14 @@ def _answered(
     """
     if isinstance(learned, LabelReader):
         read = over(captured, learned.classify)
-        number = material.classifier.by_name[material.classifier.output].shape[0]
+        number = material.classifier.classes
         if wrong := read[(read < 0) | (read >= number)].tolist():
             raise ClovenError(
                 f"{label_of(cell.attack)} read class {wrong[0]}; expected classes from 0 to {number - 1}"
             )
         return None, read
-    made = _reconstructed(cell, captured, learned, material.classifier.input.shape)
-    return made, material.classify(made)
+    made = _reconstructed(cell, captured, learned, material.classifier.shape)
+    return made, material.classifier.classify(made)
 
 
 def _reconstructed(cell: Cell, captured: Shares, learned: DescribedReconstructor, image: Shape) -> TensorRows:

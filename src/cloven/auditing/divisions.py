@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from cloven.auditing.cases import Case, Target
+from cloven.auditing.classifier import WholeModel
 from cloven.auditing.material import Material
 from cloven.auditing.summary import ComputedLayer, CountedShare, ProgramPart, ProgramSummary
 from cloven.graph.box import extent, text
@@ -30,11 +31,12 @@ def programs(material: Material, every: Sequence[Case], labels: Tensor | None) -
 
     A program of tiles is followed by the same without halo, as in the paper.
     """
-    graph, victims = material.classifier, material.images["victims"]
+    model, victims = material.classifier, material.images["victims"]
     found: list[ProgramSummary] = []
     targets = [target for target in dict.fromkeys(case.target for case in every) if target.program is not None]
-    if not targets:
+    if not targets or not isinstance(model, WholeModel):
         return found
+    graph = model.graph
     with one_thread():
         logits = evaluate(graph, victims, [graph.output])[graph.output]
         for target in targets:

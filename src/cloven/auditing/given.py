@@ -23,6 +23,7 @@ from cloven.attacks.registry import load
 from cloven.auditing.captured import LEAST, Capture, Observed, holding_back
 from cloven.auditing.cases import Case, Target, tapped
 from cloven.auditing.cell import Knows
+from cloven.auditing.classifier import WholeModel
 from cloven.auditing.executor import LocalExecutor, run_audit
 from cloven.auditing.material import (
     SINGULAR,
@@ -209,7 +210,8 @@ def _scene(
     domain: GivenImages | None,
     judge: Graph | None,
 ) -> Scene:
-    graph, second = _model(seen[0]), ("judge", judge) if judge is not None else None
+    graph, device = _model(seen[0]), settings.machine.device
+    second = ("judge", WholeModel(judge, device)) if judge is not None else None
     shape = tuple(graph.input.shape)
     if isinstance(seen[0], Capture):
         if auxiliary is not None or victims is not None:
@@ -218,7 +220,7 @@ def _scene(
         sets = ImageSets(capture.auxiliary, capture.victims, _images(domain, "domain", shape), capture.selection)
         return Scene(
             model="given",
-            graph=graph,
+            classifier=WholeModel(graph, device),
             images=sets,
             cases=(captured_case(capture),),
             attacker=listener(capture),
@@ -246,7 +248,7 @@ def _scene(
         )
     return Scene(
         model="given",
-        graph=graph,
+        classifier=WholeModel(graph, device),
         images=images,
         cases=tuple(_cases([one for one in seen if isinstance(one, Observation)])),
         attacker=passive_listener(settings, images, several=any(len(one.links) > 1 for one in seen)),
@@ -298,7 +300,7 @@ def _configuration(scene: Scene, settings: AuditSettings) -> dict[str, JsonValue
         json.dumps(
             {
                 "schema": SCHEMA,
-                "model": scene.graph.fingerprint,
+                "model": scene.classifier.fingerprint,
                 "judge": scene.judge[1].fingerprint if scene.judge is not None else None,
                 "observations": [case.name for case in scene.cases],
                 "attacks": [

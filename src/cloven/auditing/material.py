@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TypeVar
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cloven.attacks.knowledge import SharePlace
 from cloven.auditing.captured import LEAST, Capture, Observed, digest
+from cloven.auditing.classifier import Classifier, WholeModel, classes_of
 from cloven.auditing.features import BATCH, BUDGET, Features, Part, Precision, Shares, Shelf, Values, features
 from cloven.auditing.selection import distinct
 from cloven.errors import ClovenError
@@ -21,7 +22,6 @@ from cloven.graph.graph import Graph
 from cloven.partition.observe import Observation
 from cloven.process_memory import keep_freed
 from cloven.rows import TensorRows, chunks
-from cloven.runtime.torch_engine import evaluate
 from cloven.score.baselines import Baseline, constant_guesses, guess_baselines
 from cloven.threads import one_thread, repeatable
 from cloven.zoo.images import Images
@@ -67,26 +67,21 @@ class Judge:
     """A second classifier, which is not the attacked model, with its classes of the victims and its baselines."""
 
     name: str
-    graph: Graph
+    classifier: Classifier
     classes: Tensor
     baselines: tuple[Baseline, ...]
-    device: str = "cpu"
-
-    def classify(self, images: TensorRows) -> Tensor:
-        """Return the classes ``(n,)`` of images ``(n, C, H, W)`` in [0, 1]."""
-        return answers(self.graph, images, self.device)
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """The images of an audit, the values that listeners see of them, and the whole model.
+    """The images of an audit, the values that listeners see of them, and the attacked model.
 
     ``images`` holds ``auxiliary`` and ``victims`` ``(n, C, H, W)`` in [0, 1]; ``classes`` ``(n,)`` the classes that
-    the whole model gives them. If several attacks are compared, both also hold ``selection``, the pairs that choose
+    the model gives them. If several attacks are compared, both also hold ``selection``, the pairs that choose
     between them. ``hashes`` identify the model and the images that attacks are trained and scored on.
     """
 
-    classifier: Graph
+    classifier: Classifier
     images: Mapping[str, TensorRows]
     classes: Mapping[str, Tensor]
     features: Features
@@ -100,30 +95,6 @@ class Material:
         ``recorded`` names the run in which they were recorded, where they cannot be computed from the graph.
         """
         return Shares(self.features, of, _parts(observed, recorded), len(self.images[of]))
-
-    def classify(self, images: TensorRows) -> Tensor:
-        """Return the classes ``(n,)`` that the whole model gives to images ``(n, C, H, W)`` in [0, 1]."""
-        return answers(self.classifier, images, self.features.device)
-
-
-def answers(graph: Graph, images: TensorRows, device: str = "cpu") -> Tensor:
-    """Return the classes ``(n,)`` that a model gives to images ``(n, C, H, W)`` in [0, 1]."""
-    with one_thread(), repeatable():
-        return _classes(evaluate(graph, images, [graph.output], device=device)[graph.output])
-
-
-def _classes(logits: Tensor) -> Tensor:
-    """Return the classes ``(n,)`` of outputs ``(n, classes)``.
-
-    Raises:
-        ClovenError: for NaN, which argmax would take for the largest.
-    """
-    if wrong := int(logits.isnan().any(1).sum()):
-        raise ClovenError(
-            f"the model's output is NaN for {wrong} of {len(logits)} images, so it gives them no class; check its "
-            "weights and its normalisation"
-        )
-    return logits.argmax(1)
 
 
 def _parts(observed: Observed, recorded: str) -> tuple[Part, ...]:
@@ -164,11 +135,12 @@ def _read(observed: Observation) -> Iterator[tuple[SharePlace, Shape]]:
 
 
 def prepare(
-    graph: Graph,
+    model: Classifier,
     observations: Iterable[Observed],
     images: ImageSets,
     *,
-    judge: tuple[str, Graph] | None = None,
+    answers: Mapping[str, Tensor] | None = None,
+    judge: tuple[str, Classifier] | None = None,
     recorded: Mapping[str, TensorRows] | None = None,
     shelf: Shelf | None = None,
     budget: int = BUDGET,
@@ -178,10 +150,11 @@ def prepare(
     """Return everything that the cells of an audit share, from one forward pass of each graph over each set.
 
     Args:
-        graph: the whole model.
+        model: the attacked model; one that is not a `WholeModel` requires ``answers``.
         observations: the observations; a capture brings its own values.
         images: the sets of images.
-        judge: the name and graph of a second classifier.
+        answers: the classes ``(n,)`` that the model gave to each set, if they are known.
+        judge: a second classifier, and its name.
         recorded: tensors by ``NAME/SET`` that were recorded in a run; see `Material.captured`.
         shelf: the folder for features; None for memory.
         budget: the largest number of bytes of features to keep; beyond it, they are computed for each batch.
@@ -192,7 +165,8 @@ def prepare(
         ClovenError: if images do not have the shape that the model takes, are fewer than two or lie outside [0, 1];
             or if an image is in both sets.
     """
-    if len(graph.by_name[graph.output].shape) != 1:
+    graph = model.graph if isinstance(model, WholeModel) else None
+    if graph is not None and len(graph.by_name[graph.output].shape) != 1:
         made = ("n", *graph.by_name[graph.output].shape)
         raise ClovenError(
             f"the model returns ({', '.join(map(str, made))}); an audit needs a classifier, which returns "
@@ -200,7 +174,7 @@ def prepare(
         )
     every = images.rows()
     given = {name: t for name, t in every.items() if name != "domain" or images.domain is not None}
-    problems = [p for name, t in given.items() for p in image_problems(name, t, graph.input.shape)]
+    problems = [p for name, t in given.items() for p in image_problems(name, t, model.shape)]
     if problems:
         raise ClovenError(problems)
     refuse_overlap(images.auxiliary, images.victims)
@@ -216,7 +190,7 @@ def prepare(
             budget=budget,
             precision=precision,
             shelf=shelf,
-            others={graph: {graph.output: "logits"}},
+            others={graph: {graph.output: "logits"}} if answers is None and graph is not None else {},
             device=device,
         )
         extra = {k: v for h in observed if isinstance(h, Capture) for k, v in h.values().items()} | dict(
@@ -225,15 +199,15 @@ def prepare(
         wrong = {name: _not_finite(rows) for name, rows in extra.items()}
         known = {name: share for name, share in {**found.broken, **wrong}.items() if share}
         found = replace(found, kept=_with(found.kept, extra), broken=known)
-        classes = {of: _classes(logits[f"logits/{of}"]) for of in sets}
+        classes = answers or {of: classes_of(logits[f"logits/{of}"]) for of in sets}
         guesses = constant_guesses(every["auxiliary"], every["domain"])
-        hashes = _hashes(graph, every)
-        material = Material(graph, sets, classes, found, (), hashes)
+        hashes = _hashes(model, every)
+        material = Material(model, sets, classes, found, (), hashes)
         victims = every["victims"]
-        baselines = guess_baselines(victims, classes["victims"], guesses=guesses, classify=material.classify)
-        second = _judge(judge, victims, guesses, device) if judge else None
+        baselines = guess_baselines(victims, classes["victims"], guesses=guesses, classify=model.classify)
+        second = _judge(*judge, victims, guesses) if judge else None
         if second is not None:
-            hashes = hashes | {"judge": second.graph.fingerprints[second.graph.output]}
+            hashes = hashes | {"judge": second.classifier.fingerprint}
     shown: Mapping[str, TensorRows] = sets
     if shelf is not None:
         shown = Shelf(shelf.folder / "images")
@@ -260,18 +234,16 @@ def _with(kept: Mapping[str, TensorRows], extra: Mapping[str, TensorRows]) -> Ma
     return {**kept, **others} if others else kept
 
 
-def _judge(given: tuple[str, Graph], victims: TensorRows, guesses: Mapping[str, Tensor], device: str) -> Judge:
-    name, graph = given
-    classify: Callable[[TensorRows], Tensor] = lambda images: answers(graph, images, device)  # noqa: E731
-    classes = classify(victims)
+def _judge(name: str, second: Classifier, victims: TensorRows, guesses: Mapping[str, Tensor]) -> Judge:
+    classes = second.classify(victims)
     return Judge(
-        name, graph, classes, guess_baselines(victims, classes, guesses=guesses, classify=classify), device
+        name, second, classes, guess_baselines(victims, classes, guesses=guesses, classify=second.classify)
     )
 
 
-def _values(graph: Graph, observed: Iterable[Observed]) -> Values:
+def _values(graph: Graph | None, observed: Iterable[Observed]) -> Values:
     """Return the observed values by graph, each once; those that the whole model has are taken from its graph."""
-    own = {fingerprint: value for value, fingerprint in graph.fingerprints.items()}
+    own = {} if graph is None else {fingerprint: value for value, fingerprint in graph.fingerprints.items()}
     wanted: dict[Graph, dict[str, str]] = {}
     seen: set[str] = set()
     for one in observed:
@@ -282,7 +254,7 @@ def _values(graph: Graph, observed: Iterable[Observed]) -> Values:
             if fingerprint in seen or not share.transform.exact:
                 continue
             seen.add(fingerprint)
-            if fingerprint in own:
+            if graph is not None and fingerprint in own:
                 wanted.setdefault(graph, {})[own[fingerprint]] = fingerprint
             else:
                 wanted.setdefault(one.graph, {})[share.value] = fingerprint
@@ -376,6 +348,6 @@ def image_problems(name: str, images: TensorRows, shape: tuple[int, ...], least:
         yield f"the {name} images hold numbers outside [0, 1]; divide 8-bit pixels by 255"
 
 
-def _hashes(graph: Graph, sets: Mapping[str, TensorRows]) -> dict[str, str]:
+def _hashes(model: Classifier, sets: Mapping[str, TensorRows]) -> dict[str, str]:
     hashes = {name: digest(rows) for name, rows in sets.items() if name != "selection"}
-    return {"model": graph.fingerprints[graph.output], **hashes}
+    return {"model": model.fingerprint, **hashes}

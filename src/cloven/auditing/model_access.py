@@ -64,6 +64,6 @@ def query_of(observed: Observed, captured: Shares, material: Material, recorded:
         for s, part in zip(observed.seen, captured.parts, strict=True):
             share = values[s.value][slices(s.share)]
             tensors.append(part.read(material.features.rounded(finite(share)).float()))
-        return QueryResult(tensors, material.classify(images))
+        return QueryResult(tensors, material.classifier.classify(images))
 
     return query

@@ -30,7 +30,7 @@ from cloven.auditing.divisions import programs
 from cloven.auditing.executor import AuditCells, AuditSteps, LocalExecutor, Unfinished, run_audit
 from cloven.auditing.finding import Finding
 from cloven.auditing.guessing import guess
-from cloven.auditing.material import SETS, ImageSets, Material, answers, fingerprint, prepare
+from cloven.auditing.material import SETS, ImageSets, Material, fingerprint, prepare
 from cloven.auditing.paper import NO_PAPER, Paper
 from cloven.auditing.ranking import gate, verdict
 from cloven.auditing.recording import record
@@ -322,9 +322,10 @@ def attacked(
         progress("computing what listeners see", 0, 1)
         sets = {name: rows for name, rows in scene.images.rows().items() if name in SETS}
         material = prepare(
-            scene.graph,
+            scene.classifier,
             [case.observation for case in every if not case.target.recorded],
             scene.images,
+            answers=scene.answers,
             judge=scene.judge,
             recorded=record(every, sets, shelf.folder / "runs"),
             shelf=shelf,
@@ -420,11 +421,11 @@ def _summary(
     store: Store,
 ) -> Summary:
     victims, auxiliary = scene.images.victims, material.images["auxiliary"]
-    classes = scene.graph.by_name[scene.graph.output].shape[0]
+    classes = scene.classifier.classes
     tests, said = scene.tests, material.classes["victims"]
     labels = labels_of(tests) if tests is not None else None
     if tests is not None and tests is not victims:
-        said = answers(scene.graph, tests.rows())
+        said = scene.classifier.classify(tests.rows())
     model_kappa = kappa(said, labels, classes) if labels is not None else None
     _, counts = material.classes["victims"].unique(return_counts=True)
     full = [result for result in results if (result.pairs, result.time) == (len(auxiliary), 1.0)]
@@ -457,7 +458,7 @@ def _summary(
         model_kappa=model_kappa,
         test_images=len(said),
         classes=classes,
-        input=tuple(scene.graph.input.shape),
+        input=tuple(scene.classifier.shape),
         seconds=0.0,
         threshold=settings.threshold,
         versions={
@@ -481,7 +482,7 @@ def _summary(
         shapes=None,
         capture=scene.capture,
         not_measured=(*_missing(settings.suite.names), *scene.not_measured),
-        notes=(*scene.notes, *paper.notes(tuple(scene.graph.input.shape))),
+        notes=(*scene.notes, *paper.notes(tuple(scene.classifier.shape))),
         warnings=(
             *protected_links(scene.cases),
             *_cut_short(rows),

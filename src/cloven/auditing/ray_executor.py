@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from cloven.auditing.cell import Cell
+from cloven.auditing.classifier import WholeModel
 from cloven.auditing.executor import BEGUN, TOGETHER, CellGroup, EndedCells, Submit, Unfinished, compute
 from cloven.auditing.features import Shelf
 from cloven.auditing.material import Material
@@ -260,6 +261,8 @@ def _received(reference: SharedGroup) -> CellGroup:
         ]
         raise ClovenError(f"this node has {'; '.join(differ)}; install the same versions on all nodes")
     model = group.material.classifier
-    if Graph(model.ops, model.output).fingerprint != group.material.hashes["model"]:
+    if isinstance(model, WholeModel) and (
+        Graph(model.graph.ops, model.graph.output).fingerprint != group.material.hashes["model"]
+    ):
         raise ClovenError("the weights that this node has received are not those of the model; run the study again")
     return group

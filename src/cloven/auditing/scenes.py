@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from cloven.auditing.captured import CAPTURED, IMAGES, LEAST, Capture, check_answers, read
 from cloven.auditing.cases import Case, Target, cases
 from cloven.auditing.cell import Knows
-from cloven.auditing.material import ImageSets, answers, refuse_overlap
+from cloven.auditing.classifier import Classifier, WholeModel
+from cloven.auditing.material import ImageSets, refuse_overlap
 from cloven.auditing.settings import AuditSettings, Recording, Simulation, Study
 from cloven.auditing.subject import (
     ModelTraining,
@@ -48,11 +51,12 @@ class Scene:
 
     Attributes:
         model: the model's name.
-        graph: the whole model.
+        classifier: the attacked model.
         images: the sets of images.
         cases: the observations.
         attacker: the description of the attacker.
-        judge: the name and graph of a second classifier.
+        judge: a second classifier, and its name.
+        answers: the classes ``(n,)`` that the model gave to each set of images, if they were recorded.
         tests: labelled images that the model was not trained on; None if there are none.
         capture: the description of a capture; None for a simulation.
         compares_transforms: whether the same programs are attacked with several transforms of the links.
@@ -63,11 +67,12 @@ class Scene:
     """
 
     model: str
-    graph: Graph
+    classifier: Classifier
     images: ImageSets
     cases: tuple[Case, ...]
     attacker: AttackerModel
-    judge: tuple[str, Graph] | None = None
+    judge: tuple[str, Classifier] | None = None
+    answers: Mapping[str, Tensor] | None = None
     tests: Images | None = None
     capture: CaptureSummary | None = None
     compares_transforms: bool = False
@@ -118,11 +123,11 @@ def simulated(study: Study, images: SubjectImages, graph: Graph, progress: Progr
     clear = () if protected_links(every) else ("Encrypted links: none of these links is protected.",)
     return Scene(
         model=subject.model,
-        graph=graph,
+        classifier=WholeModel(graph, study.settings.machine.device),
         images=images.sets,
         cases=every,
         attacker=passive_listener(study.settings, images.sets, several=bool(source.taps.colluding)),
-        judge=judge_of(subject, images, progress),
+        judge=_judge(study, images, progress),
         tests=images.victims if images.victims.labels is not None else None,
         compares_transforms=bool(source.defences),
         settings=settings,
@@ -133,6 +138,11 @@ def simulated(study: Study, images: SubjectImages, graph: Graph, progress: Progr
             *copies_left_out(images.copies, len(images.victims)),
         ),
     )
+
+
+def _judge(study: Study, images: SubjectImages, progress: Progress) -> tuple[str, Classifier] | None:
+    found = judge_of(study.subject, images, progress)
+    return None if found is None else (found[0], WholeModel(found[1], study.settings.machine.device))
 
 
 def too_few_victims(wanted: int | None, present: int) -> tuple[str, ...]:
@@ -233,7 +243,7 @@ def recorded(study: Study, capture: Capture, progress: Progress) -> Scene:
     training, tests = halves(subject, whole)
     images = SubjectImages(training, tests, capture.auxiliary, len(whole.classes))
     graph = ready(subject, images, progress)
-    check_answers(answers(graph, capture.victims.rows()), capture.logits)
+    check_answers(WholeModel(graph).classify(capture.victims.rows()), capture.logits)
     theirs, learned = set(capture.victims.digests()), split(whole, seed=subject.seed)[0]
     others = [i for i, digest in enumerate(learned.digests()) if digest not in theirs]
     domain = learned.take(others)
@@ -247,11 +257,11 @@ def recorded(study: Study, capture: Capture, progress: Progress) -> Scene:
     shapes: Setting = "inferred" if study.settings.knows == "inferred" else source.shown() or "not known"
     return Scene(
         model=subject.model,
-        graph=graph,
+        classifier=WholeModel(graph, study.settings.machine.device),
         images=ImageSets(capture.auxiliary, capture.victims, domain, capture.selection),
         cases=(captured_case(capture, graph, source),),
         attacker=listener(capture),
-        judge=judge_of(subject, judged, progress),
+        judge=_judge(study, judged, progress),
         tests=tests,
         capture=described(capture, notes),
         settings={"shapes": shapes, "weights": subject.weights.name if subject.weights else "trained here"},

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from cloven.cli.advise import advise
+from cloven.cli.attack import attack
 from cloven.cli.audit import audit
 from cloven.cli.bundle import bundle
 from cloven.cli.data import data
@@ -40,6 +41,7 @@ STDERR = 2
 
 EXTRAS = {
     "hyperframe": "tap",
+    "httpx": "attack",
     "fastapi": "serve",
     "uvicorn": "serve",
     "multipart": "serve",
@@ -163,7 +165,7 @@ PLANS, RUNS, AUDITS = "Divide a model", "Run it", "Measure what leaks"
 for panel, commands in (
     (PLANS, (inspect, plan, estimate, profile)),
     (RUNS, (run, bundle, worker, serve, lab)),
-    (AUDITS, (audit, advise, report, results, tap, data)),
+    (AUDITS, (audit, advise, report, results, tap, attack, data)),
 ):
     for command in commands:
         app.command(cls=PanelCommand, rich_help_panel=panel)(command)

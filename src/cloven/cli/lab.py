@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,6 +43,7 @@ from cloven.cli.options import (
     Weights,
     Window,
     by_device,
+    flag,
     given,
     quantity,
     unmet,
@@ -124,6 +126,15 @@ def lab(
             help="Listen on a link, at its first device, e.g. edge0-edge1.", metavar="A-B", rich_help_panel=LISTENER
         ),
     ] = "",
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve",
+            help="Send no images, but serve the plan over HTTP to one user at a time until Ctrl-C, for "
+            "`cloven attack`.",
+            rich_help_panel=WORKERS,
+        ),
+    ] = False,
     window: Window = 8,
     deadline: Deadline = 60.0,
     model: ModelOption = "",
@@ -143,8 +154,11 @@ def lab(
     """
     from cloven.runtime.evaluation import evaluated
     from cloven.runtime.lab import laboratory
+    from cloven.runtime.lab.lab_folder import CAPTURE
 
     problems = unmet(context, {"queries": ["auxiliary"]})
+    if serve and (sent := given(context) & {"auxiliary", "queries", "as_json"}):
+        problems += [f"{flag(name)} cannot be used with --serve, which sends no images" for name in sorted(sent)]
     if cluster and (both := given(context) & {"bandwidth", "delay"}):
         problems += [f"--{name} cannot be given with --cluster, whose profiles contain it" for name in sorted(both)]
     if problems:
@@ -165,6 +179,9 @@ def lab(
         deadline,
         **vars(emulated),
     )
+    if serve:
+        laboratory.serve(experiment, 8000, SLOT, partial(_served, recording=out / CAPTURE if tap else None))
+        return
     outcome = laboratory.run(experiment)
     summary = outcome.summary
     failed = {failure.image for failure in summary.failed}
@@ -189,6 +206,17 @@ def lab(
     log_failures(result)
     if failed or not equal or doubts:
         raise typer.Exit(MISSED)
+
+
+SLOT = 600.0
+"""The seconds of a reservation of the service."""
+
+
+def _served(url: str, inside: str, recording: Path | None) -> None:
+    log.info("ready: %s, in the coordinator's network; a command there begins with: %s", url, inside)
+    if recording is not None:
+        log.info("to attack: %s cloven attack --service %s --pcap %s", inside, url, recording)
+    log.info("press Ctrl-C to stop")
 
 
 def _emulated(source: PlanOptions, options: LabOptions, tap: str, out: Path) -> tuple[Emulation, Link | None]:

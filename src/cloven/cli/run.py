@@ -169,7 +169,7 @@ def _run_on_workers(
     source: PlanOptions, images: ImageOptions, options: ClusterOptions, *, verify: bool, as_json: bool
 ) -> None:
     """Send images through workers and print the result; exit with 1 if an image failed or an output is wrong."""
-    from cloven.runtime.cluster.sending import send, write_sent
+    from cloven.runtime.cluster.sending import send, write_answered
     from cloven.runtime.evaluation import evaluated
 
     coordinator = _coordinator(source, options)
@@ -198,7 +198,7 @@ def _run_on_workers(
     if options.sent is not None and outcome.answered:
         log.info(
             "wrote the sent images and their outputs: %s",
-            write_sent(options.sent, outcome, pixels, given.sent.queries),
+            write_answered(options.sent, outcome, pixels, given.sent.queries),
         )
     log_failures(result)
     if result.summary.failed or not equal:

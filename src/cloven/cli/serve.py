@@ -26,16 +26,20 @@ from cloven.cli.options import (
     Std,
     Weights,
     Window,
+    unmet,
 )
 from cloven.errors import ClovenError, tried
 from cloven.files import read_text
 
 log = logging.getLogger("cloven")
 
-CLIENTS = "Clients"
+CLIENTS, RESERVATIONS = "Clients", "Reservations"
+REQUIRED = {"slot_seconds": ["slots"]}
+"""The option that an option requires."""
 
 
 def serve(
+    context: typer.Context,
     plan_file: PlanFile,
     cluster: Annotated[
         Path, typer.Option(help="TOML file that lists the workers.", metavar="FILE", rich_help_panel=WORKERS)
@@ -79,13 +83,34 @@ def serve(
             rich_help_panel=CLIENTS,
         ),
     ] = 10.0,
+    slots: Annotated[
+        bool,
+        typer.Option(
+            "--slots",
+            help="Serve one user at a time, who must reserve the service (POST /slot).",
+            rich_help_panel=RESERVATIONS,
+        ),
+    ] = False,
+    slot_seconds: Annotated[
+        float,
+        typer.Option(
+            help="With --slots: duration of a reservation.",
+            min=1,
+            max=DAY,
+            metavar="SECONDS",
+            rich_help_panel=RESERVATIONS,
+        ),
+    ] = 600.0,
 ) -> None:
     """Classify pictures over HTTP on the workers of a plan.
 
     It serves POST /classify, /health, /metrics, and a page at /. A request must arrive and be answered within
     --deadline. When all connections are in use, a new one replaces the oldest one whose request is incomplete.
     Behind a proxy, all clients have the same address: set --per-address to the value of --connections.
+    With --slots, others wait in a queue until the user who holds the slot gives it back, or until it ends.
     """
+    if missing := unmet(context, REQUIRED):
+        raise ClovenError(missing)
     from cloven.runtime import service
     from cloven.runtime.cluster.coordinator import SendOptions
     from cloven.runtime.cluster.sending import coordinator
@@ -116,6 +141,7 @@ def serve(
                 deadline=deadline,
                 waiting=connections,
                 title=plan.named_model.name,
+                slots=service.Slots(slot_seconds) if slots else None,
             )
             started = partial(log.info, "ready: %s")
             await service.serve(app, *here, identity, started=started, limits=limits)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from cloven.cost.cluster import Cluster
 from cloven.documents import Document
 from cloven.errors import ClovenError
-from cloven.files import replacing
 from cloven.partition.plan import Plan
 from cloven.partition.protection import COORDINATOR
 from cloven.progress import Progress
 from cloven.runtime.cluster import breakdown
 from cloven.runtime.cluster.coordinator import Coordinator, PartyReport, Prediction, SendOptions
 from cloven.runtime.cluster.errors import FrameFailed
+from cloven.runtime.sent_images import write_sent
 
 
 class FailedImage(Document):
@@ -157,25 +157,8 @@ def unit(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return pixels.astype(np.float32) / np.float32(255)
 
 
-def write_sent(folder: Path, outcome: SendOutcome, pixels: NDArray[np.uint8], auxiliary: int) -> Path:
-    """Write the answered images to ``images.safetensors``; the first ``auxiliary`` images are the attacker's.
-
-    `cloven audit --pairs` joins them with the recorded observations by the numbers of the inputs.
-
-    Raises:
-        ClovenError: if it cannot be written.
-    """
-    from safetensors.numpy import save_file
-
+def write_answered(folder: Path, outcome: SendOutcome, pixels: NDArray[np.uint8], auxiliary: int) -> Path:
+    """Write the answered images; the first ``auxiliary`` images are the attacker's. See `write_sent`."""
     at = np.array(outcome.answered)
     numbers = [answer.number for answer in outcome.predictions]
-    path = folder / "images.safetensors"
-    tensors: dict[str, NDArray[Any]] = {
-        "input": np.array(numbers, np.int64),
-        "image": np.ascontiguousarray(pixels[at]),
-        "auxiliary": at < auxiliary,
-        "logits": outcome.outputs,
-    }
-    with replacing(path) as part:
-        save_file(tensors, part, metadata={"format": "1"})
-    return path
+    return write_sent(folder, numbers, pixels[at], outcome.outputs, at < auxiliary)

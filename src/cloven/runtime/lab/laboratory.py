@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -38,6 +39,9 @@ from cloven.runtime.tap.live import RecordingSummary
 
 PORT = 7000
 """The port of every worker, in its own namespace."""
+
+READY = "ready: "
+"""The beginning of the line in which a service logs its URL."""
 
 STARTING, STOPPING = 60.0, 10.0
 """Timeouts for the start and the end of a process, in seconds."""
@@ -101,6 +105,35 @@ def run(experiment: Experiment) -> LabResult:
         network=links,
         tap=found,
     )
+
+
+def serve(experiment: Experiment, port: int, slot_seconds: float, started: Callable[[str, str], object]) -> None:
+    """Serve the divided model over HTTP in the coordinator's namespace until it is interrupted; record the tap.
+
+    Args:
+        experiment: the experiment, whose images are not sent.
+        port: the port of the service there; 0 for any free one.
+        slot_seconds: the duration of a reservation of the service.
+        started: called with the URL and the command that runs another command in that namespace.
+
+    Raises:
+        ClovenError: as in `run`.
+    """
+    with system(experiment) as net, _tapped(experiment, net):
+        folder, log = experiment.folder, experiment.folder / LOGS / "service.log"
+        options = ["--listen", f"127.0.0.1:{port}", "--slots", "--slot-seconds", str(slot_seconds)]
+        sending = ["--window", str(experiment.window), "--deadline", str(experiment.deadline)]
+        command = ["serve", str(folder / PLAN), "--cluster", str(folder / CLUSTER), *options, *sending]
+        process = _start(net, COORDINATOR, command, log)
+        _until_ready({"the service": (process, log)}, READY)
+        url = next(line.partition(READY)[2] for line in _text(log).splitlines() if line.startswith(READY))
+        started(url, shlex.join(net.command(COORDINATOR, [])))
+        with suppress(KeyboardInterrupt):
+            process.wait()
+            raise ClovenError(_last_words("the service", "ended", log))
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOPPING)
 
 
 @contextmanager

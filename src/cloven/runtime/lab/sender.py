@@ -69,11 +69,11 @@ def _check(warm_up: SendOutcome) -> None:
 
 def _write(folder: Path, outcome: SendOutcome, pixels: NDArray[np.uint8], auxiliary: int) -> None:
     """Write the outcome, and what was sent."""
-    from cloven.runtime.cluster.sending import write_sent
+    from cloven.runtime.cluster.sending import write_answered
     from cloven.runtime.lab.outcome import LabOutcome
 
     if outcome.answered:
-        write_sent(folder / PAIRS, outcome, pixels, auxiliary)
+        write_answered(folder / PAIRS, outcome, pixels, auxiliary)
     # All processes share this machine's clock: the offsets between hosts need not be estimated.
     exact = {name: replace(party, offset=0.0, uncertainty=0.0) for name, party in outcome.reports.items()}
     outcome = replace(outcome, reports=exact)

@@ -28,11 +28,13 @@ from cloven.runtime.service.contract import (
     Decode,
     ErrorBody,
     Measure,
+    ModelInfo,
     ModelOutput,
     RequestRefused,
     ServedModel,
 )
 from cloven.runtime.service.request_image import FIELD, FORM, NUMBERS, ImageReader, attended
+from cloven.runtime.service.slots import Slot, Slots
 from cloven.runtime.service.web_page import page
 
 LIMIT, WAITING, DEADLINE = 8 * 2**20, ClientLimits.connections, 30.0
@@ -40,14 +42,18 @@ LIMIT, WAITING, DEADLINE = 8 * 2**20, ClientLimits.connections, 30.0
 BEST = 5
 """The number of classes that a response lists."""
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+EXTRA = {401: {"WWW-Authenticate": "Bearer"}, 423: {"Retry-After": "1"}, 429: {"Retry-After": "1"}}
+"""Headers of refusals, by status."""
 GONE = 499
 """The status that is counted if the client disconnects before its response, as in nginx; it is never sent."""
 REFUSALS = {
+    401: "With slots: the token is missing, or the reservation has ended",
     408: "The picture was not received and read by the deadline",
     413: "The request is too large",
     415: "The body is not a picture, or cannot be read",
     422: "The numbers are not an image, the form has no file, or a parameter is unknown",
-    429: "Too many requests at a time; try again",
+    423: "With slots: another user holds the slot",
+    429: "Too many requests at a time, or too many users in the queue for a slot; try again",
     502: "The CNN's output is not finite",
     503: "A device or a link has failed",
     504: "The divided model did not answer by the deadline",
@@ -70,7 +76,7 @@ class Meters:
 
 @dataclass(frozen=True, eq=False)
 class Endpoint:
-    """The state of the service: the model, the reader of images, the classes' names, limits and metrics."""
+    """The state of the service: the model, the reader of images, the classes' names, limits, metrics and slots."""
 
     model: ServedModel
     reader: ImageReader
@@ -78,6 +84,7 @@ class Endpoint:
     deadline: float
     room: asyncio.Semaphore
     meters: Meters
+    slots: Slots | None
 
 
 def app(
@@ -90,6 +97,7 @@ def app(
     waiting: int = WAITING,
     deadline: float = DEADLINE,
     title: str = "A divided CNN",
+    slots: Slots | None = None,
 ) -> FastAPI:
     """Return the web application.
 
@@ -102,9 +110,10 @@ def app(
         waiting: the maximum number of requests at a time; others are refused with 429.
         deadline: the seconds for a request.
         title: the name of the model on the page.
+        slots: the reservations; None if the service serves everybody.
     """
     reader = ImageReader(model.shape, limit, read, size)
-    endpoint = Endpoint(model, reader, names, deadline, asyncio.Semaphore(waiting), _meters())
+    endpoint = Endpoint(model, reader, names, deadline, asyncio.Semaphore(waiting), _meters(), slots)
     service = FastAPI(
         title=f"cloven: {title}", version=version("cloven"), docs_url=None, redoc_url=None, redirect_slashes=False
     )
@@ -118,6 +127,13 @@ def app(
     )
     async def classify(request: Request, scores: Literal["all"] | None = None) -> Response:
         return await _classified(endpoint, request, everything=scores == "all")
+
+    @service.get("/model", summary="The shape of the model's images", response_model=ModelInfo)
+    async def info() -> Response:
+        return _json(200, ModelInfo(input=model.shape, slots=slots is not None))
+
+    if slots is not None:
+        _add_slots(service, slots)
 
     @service.get(
         "/health", summary="The state of the devices", responses={503: {"description": "Not all devices are ready"}}
@@ -136,9 +152,30 @@ def app(
         text, policy = page(title, names, model.shape, model.health().devices)
         return HTMLResponse(text, headers=HEADERS | {"Content-Security-Policy": policy})
 
+    service.exception_handler(RequestRefused)(_refused)
     service.exception_handler(HTTPException)(_elsewhere)
     service.exception_handler(RequestValidationError)(_invalid)
     return service
+
+
+def _add_slots(service: FastAPI, slots: Slots) -> None:
+    """Add the routes for reservations."""
+    refusals: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorBody, "description": REFUSALS[status]} for status in (401, 429)
+    }
+
+    @service.post("/slot", summary="Reserve the service", status_code=201, response_model=Slot, responses=refusals)
+    async def reserve() -> Response:
+        return _json(201, slots.reserve())
+
+    @service.get("/slot", summary="The state of a reservation", response_model=Slot, responses=refusals)
+    async def state(request: Request) -> Response:
+        return _json(200, slots.state(request.headers.get("authorization")))
+
+    @service.delete("/slot", summary="End a reservation", status_code=204, responses=refusals)
+    async def release(request: Request) -> Response:
+        slots.release(request.headers.get("authorization"))
+        return Response(status_code=204, headers=HEADERS)
 
 
 async def _classified(endpoint: Endpoint, request: Request, *, everything: bool) -> Response:
@@ -146,6 +183,8 @@ async def _classified(endpoint: Endpoint, request: Request, *, everything: bool)
     started = perf_counter()
     content: BaseModel
     try:
+        if endpoint.slots is not None:
+            endpoint.slots.admit(request.headers.get("authorization"))
         status, content = 200, await _admitted(endpoint, request, everything=everything)
     except RequestRefused as refused:
         status, content = refused.status, refused.body
@@ -156,7 +195,7 @@ async def _classified(endpoint: Endpoint, request: Request, *, everything: bool)
         status, content = 500, ErrorBody(error="internal error; the log of the service has the details")
     endpoint.meters.requests.labels(status).inc()
     endpoint.meters.seconds.observe(perf_counter() - started)
-    return _json(status, content, {"Retry-After": "1"} if status == 429 else {})
+    return _json(status, content, EXTRA.get(status))
 
 
 async def _admitted(endpoint: Endpoint, request: Request, *, everything: bool) -> Classified:
@@ -206,11 +245,18 @@ def _told(
     ]
     return Classified(
         **dict(best[0]),
+        image=answer.number,
         best=best,
         logits=logits.tolist() if everything else None,
         seconds=answer.seconds,
         input=list(shape),
     )
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    """Answer refused requests about reservations."""
+    assert isinstance(error, RequestRefused)
+    return _json(error.status, error.body, EXTRA.get(error.status))
 
 
 async def _elsewhere(_: Request, error: Exception) -> Response:

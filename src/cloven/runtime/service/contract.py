@@ -23,6 +23,10 @@ class ModelOutput(Protocol):
     """The output for an image."""
 
     @property
+    def number(self) -> int:
+        """Return the number of the image, as the messages on the links carry it."""
+
+    @property
     def output(self) -> NDArray[np.float32]:
         """Return the CNN's output ``(classes,)``, before softmax."""
 
@@ -60,10 +64,18 @@ class ClassScore(BaseModel):
 class Classified(ClassScore):
     """A response: the most probable class, and the next ones."""
 
+    image: int = Field(description="The number of the image, as the messages on the links carry it")
     best: list[ClassScore]
     logits: list[float] | None = Field(description="The complete output of the CNN, with ?scores=all")
     seconds: float = Field(description="Seconds that the divided model took, without reading the picture")
     input: list[int] = Field(description="The size that the picture was converted to: channels, height, width")
+
+
+class ModelInfo(BaseModel):
+    """The served model: the shape of its images, and whether a user must reserve the service."""
+
+    input: Shape = Field(description="Channels, height, width")
+    slots: bool
 
 
 class ErrorBody(BaseModel):

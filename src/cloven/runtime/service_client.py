@@ -1,0 +1,237 @@
+"""A user of the HTTP service that `cloven serve` runs."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from threading import Lock
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, NoReturn, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from cloven.documents import parse_document
+from cloven.errors import ClovenError, one_line, require
+from cloven.partition.protection import COORDINATOR
+from cloven.runtime.link.certificates import CERTIFICATE, PRIVATE
+
+try:
+    import httpx
+except ImportError as error:
+    raise require("attack", error) from error
+
+if TYPE_CHECKING:
+    from cloven.runtime.link.identity import Identity
+
+REPLY = 16 * 2**20
+"""The maximum bytes of a reply."""
+CONNECTIONS = 4
+"""The number of images that are sent at a time."""
+BUSY = (423, 429, 503, 504)
+"""The statuses after which an image is sent again."""
+PAUSE = 0.5
+"""Seconds between attempts, and between questions whether it is this user's turn."""
+
+Reply = TypeVar("Reply", bound=BaseModel)
+
+
+class ServiceDescription(BaseModel):
+    """The served model: the shape of its images, and whether a user must reserve the service."""
+
+    input: tuple[int, int, int]
+    slots: bool
+
+
+class SlotState(BaseModel):
+    """The state of a reservation."""
+
+    token: str
+    state: Literal["held", "waiting"]
+    ahead: int
+    seconds: float
+
+
+class Answer(BaseModel):
+    """The answer for an image: its number on the links, its class, and the output of the CNN."""
+
+    image: int
+    class_: int = Field(alias="class", ge=0)
+    logits: list[float] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Service:
+    """The address of a service, and how to wait for it.
+
+    Attributes:
+        url: its URL, such as ``http://127.0.0.1:8000``.
+        identity: the keys for mTLS; None for a service without.
+        answer: the seconds to try to have an image classified.
+        turn: the seconds to wait for a reserved slot.
+    """
+
+    url: str
+    identity: Identity | None = None
+    answer: float = 60.0
+    turn: float = 1800.0
+
+
+class ServiceClient:
+    """A user of a service; `reserved` reserves it, if it serves one user at a time.
+
+    Use it as a context manager, which closes the connections.
+
+    Raises:
+        ClovenError: if the URL or the keys cannot be used.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service, self._token, self._lock = service, "", Lock()
+        if not service.url.startswith(("http://", "https://")):
+            raise ClovenError(f"the service is {service.url!r}; expected a URL such as http://127.0.0.1:8000")
+        if service.url.startswith("https://") and service.identity is None:
+            raise ClovenError(f"{service.url} requires the folder of a party's keys; give it with --keys")
+        verify: ssl.SSLContext | bool = _context(service.identity) if service.identity is not None else False
+        try:
+            self._http = httpx.Client(
+                base_url=service.url,
+                timeout=service.answer,
+                verify=verify,
+                trust_env=False,
+                limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
+            )
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ClovenError(f"the service is {service.url!r}: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def model(self) -> ServiceDescription:
+        """Return the served model.
+
+        Raises:
+            ClovenError: if the peer does not answer, or is not a cloven service.
+        """
+        status, content = self._send("GET", "/model")
+        if status != 200:
+            raise ClovenError(f"{self.service.url} is not a cloven service: GET /model was answered with {status}")
+        return self._parsed(ServiceDescription, content)
+
+    def reserved(self, served: ServiceDescription) -> AbstractContextManager[None]:
+        """Return a context in which this user holds the slot, if the service has slots.
+
+        Raises:
+            ClovenError: if the queue is full, or if it was not this user's turn in time.
+        """
+        return self._reserved() if served.slots else nullcontext()
+
+    def classify(self, images: Sequence[NDArray[np.float32]]) -> list[Answer]:
+        """Return the answers for images ``(C, H, W)`` in [0, 1], in order.
+
+        Raises:
+            ClovenError: if an image is not answered in time, or refused.
+        """
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            futures = [pool.submit(self._classified, image) for image in images]
+            try:
+                return [future.result() for future in futures]
+            finally:
+                for future in futures:
+                    future.cancel()
+
+    def _classified(self, image: NDArray[np.float32]) -> Answer:
+        until, content = time.monotonic() + self.service.answer, image.astype("<f4").tobytes()
+        while True:
+            token = self._token
+            status, reply = self._send("POST", "/classify?scores=all", content, token)
+            if status == 200:
+                return self._parsed(Answer, reply)
+            if status == 401 and token:  # the reservation has ended
+                with self._lock:
+                    if self._token == token:
+                        self._reserve()
+            elif status not in BUSY or time.monotonic() > until:
+                self._refused(status, reply)
+            else:
+                time.sleep(PAUSE)
+
+    @contextmanager
+    def _reserved(self) -> Iterator[None]:
+        self._reserve()
+        try:
+            yield
+        finally:
+            self._send("DELETE", "/slot", token=self._token)
+            self._token = ""
+
+    def _reserve(self) -> None:
+        """Reserve the service, and wait until the slot is held."""
+        until = time.monotonic() + self.service.turn
+        status, content = self._send("POST", "/slot")
+        if status != 201:
+            self._refused(status, content)
+        slot = self._parsed(SlotState, content)
+        while slot.state == "waiting":
+            if time.monotonic() > until:
+                self._send("DELETE", "/slot", token=slot.token)
+                raise ClovenError(
+                    f"{self.service.url} is reserved by others: {slot.ahead} are before this user after "
+                    f"{self.service.turn:g} s; try again later"
+                )
+            time.sleep(PAUSE)
+            status, content = self._send("GET", "/slot", token=slot.token)
+            if status != 200:
+                self._refused(status, content)
+            slot = self._parsed(SlotState, content)
+        self._token = slot.token
+
+    def _send(self, method: str, path: str, content: bytes = b"", token: str = "") -> tuple[int, bytes]:
+        """Return the status and the body of a response."""
+        headers = {"Content-Type": "application/octet-stream"} if content else {}
+        headers |= {"Authorization": f"Bearer {token}"} if token else {}
+        named = {"sni_hostname": COORDINATOR} if self.service.identity is not None else {}
+        try:
+            with self._http.stream(method, path, content=content, headers=headers, extensions=named) as response:
+                body = b""
+                for chunk in response.iter_bytes():
+                    body += chunk
+                    if len(body) > REPLY:
+                        raise ClovenError(f"{self.service.url} sent a reply of more than {REPLY:,} bytes")
+                return response.status_code, body
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
+            told = one_line(str(error)) or type(error).__name__
+            raise ClovenError(f"{self.service.url} does not answer: {told}; is `cloven serve` running?") from error
+
+    def _parsed(self, kind: type[Reply], content: bytes) -> Reply:
+        return parse_document(kind, content, f"the reply of {self.service.url}")
+
+    def _refused(self, status: int, content: bytes) -> NoReturn:
+        try:
+            told = self._parsed(_Refusal, content).error
+        except ClovenError:
+            told = "the reply is not that of a cloven service"
+        raise ClovenError(f"{self.service.url} refused the request ({status}): {one_line(told)}")
+
+
+class _Refusal(BaseModel):
+    error: str
+
+
+def _context(identity: Identity) -> ssl.SSLContext:
+    """Return a TLS 1.3 context with a party's certificate, which verifies the service's authority and name."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(cadata=identity.authority.decode())
+    context.load_cert_chain(identity.folder / CERTIFICATE, identity.folder / PRIVATE)
+    return context

@@ -1,0 +1,146 @@
+"""A user of the service: the answers for images in order, reservations, and what is said if it does not answer."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, Response
+
+from cloven.errors import ClovenError
+from cloven.runtime import service_client
+from cloven.runtime.link import authority, identity
+from cloven.runtime.service import Slots
+from cloven.runtime.service_client import Service, ServiceClient
+from tests.runtime.test_service import CLASSES, SHAPE, WEIGHTS, Model, listening, made
+
+__all__ = ["listening"]
+
+Listening = Callable[..., str]
+IMAGES = np.random.default_rng(5).random((9, *SHAPE), np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_client, "PAUSE", 0.02)
+
+
+@pytest.fixture
+def user(listening: Listening) -> Iterator[ServiceClient]:
+    with ServiceClient(Service(listening(made(slots=Slots(60))))) as found:
+        yield found
+
+
+def test_the_answers_are_those_of_the_model_in_order(listening: Listening) -> None:
+    with ServiceClient(Service(listening(made()))) as user:
+        served = user.model()
+        with user.reserved(served):  # which this service does not require
+            answers = user.classify(list(IMAGES))
+
+    assert (served.input, served.slots) == (SHAPE, False)
+    expected = np.stack([WEIGHTS @ image.reshape(-1) for image in IMAGES])
+    assert np.array_equal(np.array([answer.logits for answer in answers], np.float32), expected)
+    assert [answer.class_ for answer in answers] == expected.argmax(1).tolist()
+    assert {answer.image for answer in answers} == {7}
+
+
+def test_a_user_waits_for_the_slot_and_gives_it_back(user: ServiceClient) -> None:
+    with ServiceClient(user.service) as other, other.reserved(other.model()):
+        waits = "is reserved by others: 1 are before this user after"
+        with ServiceClient(replace(user.service, turn=0.1)) as impatient, pytest.raises(ClovenError, match=waits):
+            impatient.reserved(impatient.model()).__enter__()
+        assert len(other.classify(list(IMAGES))) == len(IMAGES)
+    with user.reserved(user.model()):
+        assert len(user.classify(list(IMAGES))) == len(IMAGES)
+
+
+def test_a_slot_that_ends_meanwhile_is_reserved_again(user: ServiceClient) -> None:
+    with user.reserved(user.model()):
+        with httpx.Client(base_url=user.service.url) as http:
+            http.delete("/slot", headers={"Authorization": f"Bearer {user._token}"})
+        assert len(user.classify(list(IMAGES))) == len(IMAGES)
+
+
+def test_an_image_without_a_slot_is_refused(user: ServiceClient) -> None:
+    with pytest.raises(ClovenError, match=r"refused the request \(401\): the service is reserved for one user"):
+        user.classify(list(IMAGES))
+
+
+def test_an_image_that_a_busy_service_refuses_is_sent_again_for_a_while(listening: Listening) -> None:
+    busy = Service(listening(made(Model(delay=0.05), waiting=1)), answer=30)
+    with ServiceClient(busy) as user:
+        assert len(user.classify(list(IMAGES))) == len(IMAGES)
+    late = r"\(504\): the divided model did not answer by the deadline"
+    with (
+        user_of(listening(made(Model(delay=9), deadline=0.1)), answer=0.3) as user,
+        pytest.raises(ClovenError, match=late),
+    ):
+        user.classify(list(IMAGES))
+
+
+def user_of(url: str, answer: float = 60.0) -> ServiceClient:
+    return ServiceClient(Service(url, answer=answer))
+
+
+def test_keys(listening: Listening, tmp_path: Path) -> None:
+    authority.new(["edge0"], tmp_path / "keys")
+    own = identity.read(tmp_path / "keys" / "edge0")
+    url = listening(made(), identity=identity.read(tmp_path / "keys" / "coordinator"))
+    with ServiceClient(Service(url, own)) as user:
+        assert user.model().input == SHAPE
+    authority.new(["edge0"], tmp_path / "others")
+    other = identity.read(tmp_path / "others" / "edge0")
+    with ServiceClient(Service(url, other)) as stranger, pytest.raises(ClovenError, match="does not answer"):
+        stranger.model()
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("127.0.0.1:8000", "expected a URL such as http://127.0.0.1:8000"),
+        ("https://127.0.0.1:8000", "requires the folder of a party's keys; give it with --keys"),
+        ("http://[::", "the service is 'http://\\[::'"),
+    ],
+)
+def test_urls_that_cannot_be_used(url: str, told: str) -> None:
+    with pytest.raises(ClovenError, match=told):
+        user_of(url)
+
+
+def test_a_service_that_is_not_there() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    nobody = r"does not answer: .*; is `cloven serve` running\?"
+    with user_of(f"http://127.0.0.1:{port}") as user, pytest.raises(ClovenError, match=nobody):
+        user.model()
+
+
+@pytest.mark.parametrize(
+    ("response", "told"),
+    [
+        (Response(b"<html>", 200), "is not valid JSON"),
+        (JSONResponse({"input": [1, 2], "slots": False}), "input"),
+        (JSONResponse({"input": SHAPE}), "slots: Field required"),
+        (Response(status_code=404), "is not a cloven service: GET /model was answered with 404"),
+        (Response(b" " * (service_client.REPLY + 1)), "sent a reply of more than 16,777,216 bytes"),
+    ],
+)
+def test_a_peer_that_is_another_server(listening: Listening, response: Response, told: str) -> None:
+    other = FastAPI()
+    other.get("/model")(lambda: response)
+    with user_of(listening(other)) as user, pytest.raises(ClovenError, match=told):
+        user.model()
+
+
+def test_an_answer_with_a_class_that_is_none(listening: Listening) -> None:
+    other = FastAPI()
+    other.post("/classify")(lambda: {"image": 1, "class": -1, "logits": [0.0] * CLASSES})
+    with user_of(listening(other)) as user, pytest.raises(ClovenError, match="class: Input should be greater"):
+        user.classify(list(IMAGES[:1]))
