@@ -27,8 +27,8 @@ def test_two_resources_work_side_by_side() -> None:
     assert ends(Activity("a", "one", 2.0), Activity("b", "other", 3.0)) == [2.0, 3.0]
 
 
-def test_an_activity_waits_for_others_and_for_its_delay() -> None:
-    a, b = Activity("a", "cpu", 2.0), Activity("b", "link", 1.0, (0,), lag=0.5)
+def test_an_activity_waits_for_others_and_for_their_delay() -> None:
+    a, b = Activity("a", "cpu", 2.0, lag=0.5), Activity("b", "link", 1.0, (0,))
 
     assert ends(a, b) == [2.0, 3.5]
 
@@ -98,7 +98,7 @@ def test_several_images_are_like_their_activities_one_after_another(
     timings = simulate(every)
     answers = timings[len(activities) - 1 :: len(activities)]
     assert Timeline(activities, images, window).timings() == timings
-    assert times(Timeline(activities, images, window)) == [answer.end for answer in answers]
+    assert times(Timeline(activities, images, window)) == [answer.end + activities[-1].lag for answer in answers]
 
 
 def times(timeline: Timeline) -> list[float]:
@@ -129,8 +129,8 @@ def test_the_steady_rate_of_one_device_is_one_over_its_time() -> None:
 
 @pytest.mark.parametrize(("window", "seconds"), [(1, 6.5), (2, 3.25), (3, 3.0), (8, 3.0), (256, 3.0)])
 def test_the_steady_rate_of_a_full_pipeline_is_that_of_its_slowest_stage(window: int, seconds: float) -> None:
-    first, second = Activity("first", "one", 1.0), Activity("second", "two", 3.0, (0,))
-    third = Activity("third", "three", 2.0, (1,), lag=0.5)
+    first, second = Activity("first", "one", 1.0), Activity("second", "two", 3.0, (0,), lag=0.5)
+    third = Activity("third", "three", 2.0, (1,))
 
     assert steady_rate([first, second, third], window).rate == pytest.approx(1 / seconds, rel=1e-9)
 
@@ -159,7 +159,7 @@ def test_nothing_begins_too_soon_or_overlaps_on_a_resource(activities: list[Acti
 
     for activity, timing in zip(activities, timings, strict=True):
         assert timing.end == timing.start + activity.seconds
-        assert all(timing.start >= timings[before].end + activity.lag for before in activity.after)
+        assert all(timing.start >= timings[before].end + activities[before].lag for before in activity.after)
     for resource in ("a", "b", "c"):
         mine = sorted((t.start, t.end) for a, t in zip(activities, timings, strict=True) if a.resource == resource)
         assert all(sooner[1] <= later[0] for sooner, later in pairwise(mine))

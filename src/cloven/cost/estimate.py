@@ -217,8 +217,8 @@ class LinkPrice:
         delay = 0.0 if self.transmission is None else self.transmission.delay
         return (
             Activity(f"{name}: sent", self.source, _seconds(self.sends, size), after, urgent=True),
-            Activity(f"{name}: transmitted", self.resource, self.occupied(size, 1) or 0.0, (first,)),
-            Activity(f"{name}: received", self.target, receiving, (first + 1,), delay, urgent=True),
+            Activity(f"{name}: transmitted", self.resource, self.occupied(size, 1) or 0.0, (first,), delay),
+            Activity(f"{name}: received", self.target, receiving, (first + 1,), urgent=True),
         )
 
     def occupied(self, size: int, messages: int) -> float | None:

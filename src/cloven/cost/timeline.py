@@ -9,11 +9,14 @@ from itertools import cycle
 from math import frexp, inf, ldexp
 from typing import NamedTuple
 
-LONGEST = 20_000
+LONGEST = 10_000
 """The maximum number of activities that are simulated for the rate in the long run."""
 
-DIGITS = 36
-"""The binary digits of times in that simulation, after those of the time for one image."""
+EXACT, ROUNDED = 60, 36
+"""The binary digits of times, after those of the time for one image: more than floats have, and rounded."""
+
+NUMBERS = 40
+"""The binary digits of the number of an activity: a simulation of more activities would take days."""
 
 
 class Activity(NamedTuple):
@@ -24,7 +27,7 @@ class Activity(NamedTuple):
         resource: the device or link that it occupies exclusively.
         seconds: its duration.
         after: the activities that must have ended, by their indices.
-        lag: the seconds from the end of the last of these until it can begin, such as the delay of a link.
+        lag: the seconds from its end until those that wait for it can begin, such as the delay of a link.
         urgent: whether it has priority over others that could begin at the same time, as messages do.
     """
 
@@ -51,20 +54,26 @@ class Timeline:
     the lower index. A running activity is not interrupted. The last activity of an image is its answer, after which
     the next image enters: ``window`` images are in flight. No image overtakes another one.
 
+    Times are integers, so that their sums are exact. They are multiples of ``2 ** NUMBERS``: an event is the sum of
+    its time and of its activity's number, counted over all images. One integer takes less time to make and to
+    compare than a pair.
+
     Args:
         activities: the activities of one image.
         images: the number of images; None for images without end.
         window: the number of images that enter at the start.
+        digits: the binary digits of times, after those of the time for one image.
     """
 
-    def __init__(self, activities: Sequence[Activity], images: int | None = 1, window: int = 1) -> None:
+    def __init__(
+        self, activities: Sequence[Activity], images: int | None = 1, window: int = 1, digits: int = EXACT
+    ) -> None:
         self.activities, self.images, self.window = activities, images, window
-        self.resources = {name: i for i, name in enumerate(dict.fromkeys(a.resource for a in activities))}
-        self.starts: list[float] = []
+        self.exponent = frexp(sum(activity.seconds + activity.lag for activity in activities))[1] - digits
+        self.starts: list[int] = []
         self.causes: list[int | None] = []
-        self.queues: list[list[tuple[float, bool, int]]] = [[] for _ in self.resources]  # (ready, later, activity)
-        self.running: list[int | None] = [None] * len(self.resources)
-        self.events: list[tuple[float, int]] = []  # (time, activity that ends then, or that could begin then)
+        self.events: list[int] = []  # when each activity that began has ended and its lag has passed
+        self.answered = self.now = 0
 
     def timings(self) -> list[Timing]:
         """Return the timings of the activities of the first image, then of the second, and so on.
@@ -73,88 +82,88 @@ class Timeline:
             ValueError: if activities wait for each other in a cycle.
         """
         deque(self.answers(), maxlen=0)
-        if min(self.starts, default=0.0) < 0:
+        if min(self.starts, default=0) < 0:
             raise ValueError("some activities wait for each other")
-        every = zip(self.starts, cycle(self.activities), self.causes)
+        every = zip(map(self._seconds, self.starts), cycle(self.activities), self.causes)
         return [Timing(start, start + activity.seconds, cause) for start, activity, cause in every]
 
     def answers(self) -> Iterator[tuple[int, float]]:
         """Yield the number of answered images and the time, whenever the number grows."""
-        count = len(self.activities)
-        seconds, later = [a.seconds for a in self.activities], [not a.urgent for a in self.activities]
-        resource = [self.resources[a.resource] for a in self.activities]
+        count, last, step = len(self.activities), len(self.activities) - 1, 1 << NUMBERS
+        indices = {name: i for i, name in enumerate(dict.fromkeys(a.resource for a in self.activities))}
+        resource = [indices[a.resource] for a in self.activities]
+        duration = [self._time(a.seconds) for a in self.activities]
+        lasting = [seconds + self._time(a.lag) for seconds, a in zip(duration, self.activities, strict=True)]
         needed = [len(set(a.after)) for a in self.activities]
-        roots = [index for index, a in enumerate(self.activities) if not a.after]
-        # For each activity: the distances of its followers, their resources, whether they go later, their lags.
-        followers: list[list[tuple[int, int, bool, float]]] = [[] for _ in self.activities]
+        # Of activities that can begin at the same time, the one with the lowest sum of rank and number is first.
+        rank = [0 if a.urgent else step for a in self.activities]
+        roots = [index + rank[index] for index, a in enumerate(self.activities) if not a.after]
+        # For each activity: the distances and the ranks of those that wait for it.
+        followers: list[list[tuple[int, int]]] = [[] for _ in self.activities]
         for index, activity in enumerate(self.activities):
             for before in set(activity.after):
-                followers[before].append((index - before, resource[index], later[index], activity.lag))
+                followers[before].append((index - before, rank[index]))
         starts, causes, events = self.starts, self.causes, self.events
-        queues, running = self.queues, self.running
         waiting: list[int] = []
-        latest: list[int | None] = [None] * len(queues)
+        able: list[int] = []
+        free = [0] * len(indices)
+        latest: list[int | None] = [None] * len(indices)
 
-        def enter(now: float, cause: int | None) -> None:
+        def enter(cause: int | None) -> None:
             first = len(starts)
             if self.images is None or first < self.images * count:
-                starts.extend([-1.0] * count)
+                starts.extend([-1] * count)
                 causes.extend([cause] * count)
                 waiting.extend(needed)
-                for root in roots:
-                    ready = now + self.activities[root].lag
-                    heappush(queues[resource[root]], (ready, later[root], first + root))
-                    heappush(events, (ready, first + root))
+                able.extend([first + root for root in roots])
 
         for _ in range(self.window):
-            enter(0.0, None)
-        answered, last = 0, count - 1
-        while events:
-            now, known = events[0][0], answered
-            free: list[int] = []
-            # Process all events of this time before a free resource chooses.
-            while events and events[0][0] == now:
-                _, index = heappop(events)
-                place = index % count
-                used = resource[place]
-                if running[used] == index:
-                    running[used] = None
-                    for distance, next_used, is_later, lag in followers[place]:
-                        follower = index + distance
-                        waiting[follower] -= 1
-                        if not waiting[follower]:
-                            causes[follower] = index
-                            heappush(queues[next_used], (now + lag, is_later, follower))
-                            if running[next_used] is None:
-                                free.append(next_used)
-                    if place == last:
-                        answered += 1
-                        enter(now, index)
-                if queues[used]:
-                    free.append(used)
-            for used in free:
-                if running[used] is not None:
-                    continue
-                ready, _, index = queues[used][0]
-                if ready > now:
-                    heappush(events, (ready, index))
-                    continue
-                heappop(queues[used])
-                if now > ready:
-                    causes[index] = latest[used]
-                starts[index] = now
-                running[used] = latest[used] = index
-                heappush(events, (now + seconds[index % count], index))
-            if answered > known:
-                yield answered, now
+            enter(None)
+        now = answered = 0
+        while True:
+            # The resources' order is that of the times at which activities can begin: each gets its place for good.
+            able.sort()
+            for key in able:
+                number = key & step - 1
+                index = number % count
+                used = resource[index]
+                start = now
+                if free[used] > now:
+                    start, causes[number] = free[used], latest[used]
+                starts[number] = start
+                free[used], latest[used] = start + duration[index], number
+                heappush(events, start + lasting[index] + number)
+            able.clear()
+            if answered > self.answered:
+                self.answered, self.now = answered, now
+                yield answered, self._seconds(now)
+            if not events:
+                return
+            now = events[0] >> NUMBERS << NUMBERS
+            # Process all events of this time before activities begin.
+            while events and events[0] < now + step:
+                number = heappop(events) - now
+                index = number % count
+                for distance, later in followers[index]:
+                    follower = number + distance
+                    waiting[follower] -= 1
+                    if not waiting[follower]:
+                        causes[follower] = number
+                        able.append(follower + later)
+                if index == last:
+                    answered += 1
+                    enter(number)
 
-    def state(self, answered: int, now: float) -> Hashable:
-        """Return what runs and waits, relative to the answered images and the time; what follows depends on it."""
-        first = answered * len(self.activities)
-        return (
-            frozenset([(time - now, index - first) for time, index in self.events if index in self.running]),
-            frozenset([(time - now, index - first) for queue in self.queues for time, _, index in queue]),
-        )
+    def state(self) -> Hashable:
+        """Return what has begun, relative to the answered images and their time; what follows depends on it."""
+        origin = self.now + self.answered * len(self.activities)
+        return frozenset([event - origin for event in self.events])
+
+    def _time(self, seconds: float) -> int:
+        return round(ldexp(seconds, -self.exponent)) << NUMBERS
+
+    def _seconds(self, time: int) -> float:
+        return ldexp(time >> NUMBERS, self.exponent)
 
 
 class SteadyRate(NamedTuple):
@@ -169,31 +178,24 @@ def steady_rate(activities: Sequence[Activity], window: int) -> SteadyRate:
     """Return the rate at which ``window`` images in flight are answered in the long run.
 
     Once the state of the simulation repeats, so does all that follows: the rate is that of the images between the
-    two. If it has not repeated after `LONGEST` activities and four windows, the rate is that of whole windows of
-    images in the second half, at most that of the busiest resource.
+    two. If it has not repeated after `LONGEST` activities and three windows, the rate is that of whole windows of
+    images in the last two thirds, at most that of the busiest resource.
     """
-    rounded = _rounded(activities)
-    busiest, most = max(busy(rounded).values()), max(LONGEST // len(rounded), 4 * window)
-    timeline, times, seen = Timeline(rounded, None, window), list[float](), dict[Hashable, int]()
+    most = max(LONGEST // len(activities), 3 * window)
+    # Rounded, times that differ by the error of a sum of floats are the same.
+    timeline, times = Timeline(activities, None, window, ROUNDED), list[float]()
+    seen: dict[Hashable, int] = {}
     for answered, now in timeline.answers():
         times += [now] * (answered - len(times))
-        since = seen.setdefault(timeline.state(answered, now), answered)
-        repeats = since < answered
-        if not repeats:
-            if answered < most:
-                continue
-            since = answered - answered // 2 // window * window
-        images = answered - since
-        seconds = max(now - times[since - 1], images * busiest)
-        return SteadyRate(images / seconds if seconds else inf, images, repeats)
+        since = seen.setdefault(timeline.state(), answered)
+        if since < answered:
+            seconds = now - times[since - 1]
+            return SteadyRate((answered - since) / seconds if seconds else inf, answered - since, repeats=True)
+        if answered >= most:
+            images = 2 * answered // 3 // window * window
+            seconds = max(now - times[-images - 1], images * max(busy(activities).values()))
+            return SteadyRate(images / seconds, images, repeats=False)
     raise ValueError("some activities wait for each other")
-
-
-def _rounded(activities: Sequence[Activity]) -> list[Activity]:
-    """Return the activities with times rounded to a multiple of a power of two, so that sums of them are exact."""
-    exponent = frexp(sum(activity.seconds + activity.lag for activity in activities))[1] - DIGITS
-    unit = ldexp(1.0, exponent)
-    return [a._replace(seconds=round(a.seconds / unit) * unit, lag=round(a.lag / unit) * unit) for a in activities]
 
 
 def busy(activities: Sequence[Activity]) -> dict[str, float]:
