@@ -15,7 +15,7 @@ LONGEST = 10_000
 EXACT, ROUNDED = 60, 36
 """The binary digits of times, after those of the time for one image: more than floats have, and rounded."""
 
-NUMBERS = 40
+NUMBERS = 28
 """The binary digits of the number of an activity: a simulation of more activities would take days."""
 
 
@@ -89,25 +89,28 @@ class Timeline:
 
     def answers(self) -> Iterator[tuple[int, float]]:
         """Yield the number of answered images and the time, whenever the number grows."""
-        count, last, step = len(self.activities), len(self.activities) - 1, 1 << NUMBERS
-        indices = {name: i for i, name in enumerate(dict.fromkeys(a.resource for a in self.activities))}
-        resource = [indices[a.resource] for a in self.activities]
-        duration = [self._time(a.seconds) for a in self.activities]
-        lasting = [seconds + self._time(a.lag) for seconds, a in zip(duration, self.activities, strict=True)]
-        needed = [len(set(a.after)) for a in self.activities]
+        count, step = len(self.activities), 1 << NUMBERS
+        numbers = step - 1
+        resources = {name: i for i, name in enumerate(dict.fromkeys(a.resource for a in self.activities))}
+        # For each activity: its resource, its duration, and that with its lag.
+        spans: list[tuple[int, int, int]] = []
+        for activity in self.activities:
+            duration = self._time(activity.seconds)
+            spans.append((resources[activity.resource], duration, duration + self._time(activity.lag)))
         # Of activities that can begin at the same time, the one with the lowest sum of rank and number is first.
-        rank = [0 if a.urgent else step for a in self.activities]
-        roots = [index + rank[index] for index, a in enumerate(self.activities) if not a.after]
+        ranks = [0 if a.urgent else step for a in self.activities]
+        roots = [index + ranks[index] for index, a in enumerate(self.activities) if not a.after]
+        needed = [len(set(a.after)) for a in self.activities]
         # For each activity: the distances and the ranks of those that wait for it.
         followers: list[list[tuple[int, int]]] = [[] for _ in self.activities]
         for index, activity in enumerate(self.activities):
             for before in set(activity.after):
-                followers[before].append((index - before, rank[index]))
+                followers[before].append((index - before, ranks[index]))
         starts, causes, events = self.starts, self.causes, self.events
         waiting: list[int] = []
         able: list[int] = []
-        free = [0] * len(indices)
-        latest: list[int | None] = [None] * len(indices)
+        free = [0] * len(resources)
+        latest: list[int | None] = [None] * len(resources)
 
         def enter(cause: int | None) -> None:
             first = len(starts)
@@ -121,36 +124,38 @@ class Timeline:
             enter(None)
         now = answered = 0
         while True:
-            # The resources' order is that of the times at which activities can begin: each gets its place for good.
             able.sort()
             for key in able:
-                number = key & step - 1
-                index = number % count
-                used = resource[index]
-                start = now
-                if free[used] > now:
-                    start, causes[number] = free[used], latest[used]
+                # What can begin later comes later in the queue of the resource, so the start is known already.
+                number = key & numbers
+                resource, duration, span = spans[number % count]
+                start = free[resource]
+                if start > now:
+                    causes[number] = latest[resource]
+                else:
+                    start = now
                 starts[number] = start
-                free[used], latest[used] = start + duration[index], number
-                heappush(events, start + lasting[index] + number)
+                free[resource], latest[resource] = start + duration, number
+                heappush(events, start + span + number)
             able.clear()
             if answered > self.answered:
                 self.answered, self.now = answered, now
                 yield answered, self._seconds(now)
             if not events:
                 return
-            now = events[0] >> NUMBERS << NUMBERS
+            now = events[0] & ~numbers
+            end = now + step
             # Process all events of this time before activities begin.
-            while events and events[0] < now + step:
-                number = heappop(events) - now
+            while events and events[0] < end:
+                number = heappop(events) & numbers
                 index = number % count
-                for distance, later in followers[index]:
+                for distance, rank in followers[index]:
                     follower = number + distance
-                    waiting[follower] -= 1
-                    if not waiting[follower]:
+                    left = waiting[follower] = waiting[follower] - 1
+                    if not left:
                         causes[follower] = number
-                        able.append(follower + later)
-                if index == last:
+                        able.append(rank + follower)
+                if index == count - 1:
                     answered += 1
                     enter(number)
 
