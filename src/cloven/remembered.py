@@ -22,9 +22,10 @@ def remembered(function: Callable[Concatenate[Owner, Rest], Result]) -> Callable
     @wraps(function)
     def recall(owner: Owner, /, *rest: Rest.args, **named: Rest.kwargs) -> Result:
         assert not named, "arguments of a remembered function are positional"
-        known = memory.setdefault(owner, {})
-        if rest not in known:
-            known[rest] = function(owner, *rest, **named)
-        return known[rest]
+        try:
+            return memory[owner][rest]
+        except KeyError:
+            result = memory.setdefault(owner, {})[rest] = function(owner, *rest, **named)
+            return result
 
     return recall

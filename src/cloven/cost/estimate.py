@@ -213,10 +213,11 @@ class LinkPrice:
 
     def activities(self, size: int, after: tuple[int, ...], first: int) -> tuple[Activity, Activity, Activity]:
         """Return the activities of a message of ``size`` bytes; the first of them gets the index ``first``."""
-        name, receiving = f"{self.source}->{self.target}", _seconds(self.receives, size)
+        name = f"{self.source}->{self.target}"
+        sending, receiving = _seconds(self.sends, size), _seconds(self.receives, size)
         delay = 0.0 if self.transmission is None else self.transmission.delay
         return (
-            Activity(f"{name}: sent", self.source, _seconds(self.sends, size), after, urgent=True),
+            Activity(f"{name}: sent", self.source, sending, after, urgent=True),
             Activity(f"{name}: transmitted", self.resource, self.occupied(size, 1) or 0.0, (first,), delay),
             Activity(f"{name}: received", self.target, receiving, (first + 1,), urgent=True),
         )
@@ -456,7 +457,7 @@ class Estimate:
 
 def _seconds(rates: Sequence[Rate], size: int) -> float:
     """Return the seconds of a message of ``size`` bytes."""
-    return sum((once + byte * size for once, byte in rates), 0.0)
+    return sum([once + byte * size for once, byte in rates], 0.0)
 
 
 def _sum(parts: Sequence[float | None]) -> float | None:

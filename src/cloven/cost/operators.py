@@ -13,7 +13,7 @@ import numpy as np
 from cloven.cost.profile import ComputeCost, OperatorTime
 from cloven.graph.box import Box, count
 from cloven.graph.graph import SIZES, Graph, Op
-from cloven.graph.ops import ANCHORS, piece
+from cloven.graph.ops import ANCHORS, Shapes, piece
 from cloven.remembered import remembered
 
 FEWEST = 4
@@ -32,13 +32,21 @@ class Work(NamedTuple):
 def work(graph: Graph, value: str, box: Box) -> Work:
     """Return the work of computing a box; the bytes are those of its inputs, its weights and its output."""
     op = graph.by_name[value]
-    reads, local, macs = piece(op, graph.input_shapes(op), box)
+    types = tuple([graph.by_name[source].dtype for source in op.inputs])
+    return _work(op, graph.input_shapes(op), types, _follows_convolution(graph, op), box)
+
+
+@remembered
+def _work(op: Op, shapes: Shapes, types: tuple[str, ...], follows: bool, box: Box) -> Work:
+    """Return the work, given what it depends on: so it serves in all rewritten graphs that contain the op."""
+    reads, local, macs = piece(op, shapes, box)
+    sizes = {source: SIZES[dtype] for source, dtype in zip(op.inputs, types, strict=True)}
     moved = SIZES[op.dtype] * count(box) + local.param_bytes
-    moved += sum(SIZES[graph.by_name[source].dtype] * count(need) for source, need in reads)
-    return Work(family(graph, op, macs), macs, moved)
+    moved += sum(sizes[source] * count(need) for source, need in reads)
+    return Work(_family(op, fused=follows and not macs), macs, moved)
 
 
-def family(graph: Graph, op: Op, macs: int) -> str:
+def _family(op: Op, *, fused: bool) -> str:
     """Return the family of a computation: its kind, a convolution's geometry, and whether it can be fused.
 
     onnxruntime fuses an activation with the convolution before it if nothing else reads that convolution, so such
@@ -51,7 +59,7 @@ def family(graph: Graph, op: Op, macs: int) -> str:
         name += " depthwise" if op.attrs["groups"] == op.shape[0] else " grouped"
     if max(op.attrs.get("stride", (1,)), default=1) > 1:
         name += " strided"
-    return name if macs or not _follows_convolution(graph, op) else f"{name} after conv"
+    return f"{name} after conv" if fused else name
 
 
 def _follows_convolution(graph: Graph, op: Op) -> bool:

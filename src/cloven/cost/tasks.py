@@ -107,7 +107,7 @@ class _TaskList:
         program = self.program
         image, output = program.graph.input, program.graph.by_name[program.graph.output]
         ends = {segment.step: segment for device in program.devices for segment in segments(program, device)}
-        messages: dict[tuple[Link, frozenset[int]], int] = {}
+        messages: dict[tuple[Link, tuple[int, ...]], int] = {}
         carried: dict[int, int] = {}
         self.put(
             program.source,
@@ -121,13 +121,15 @@ class _TaskList:
                     self.run(device, ends[step.step])
                 case Send(transfer=transfer):
                     after = self.origins(device, transfer.value, transfer.share)
-                    key = (transfer.link, frozenset(after))
-                    if key not in messages:
-                        messages[key] = self.add(LinkMessage(transfer.link, 0, after))
-                    number = carried[transfer.id] = messages[key]
-                    sent = self.made[number]
-                    assert isinstance(sent, LinkMessage)
-                    self.made[number] = LinkMessage(sent.link, sent.bytes + transfer.bytes, after)
+                    key = (transfer.link, after)
+                    if key in messages:
+                        number = messages[key]
+                        first = self.made[number]
+                        assert isinstance(first, LinkMessage)
+                        self.made[number] = LinkMessage(transfer.link, first.bytes + transfer.bytes, after)
+                    else:
+                        number = messages[key] = self.add(LinkMessage(transfer.link, transfer.bytes, after))
+                    carried[transfer.id] = number
                 case Receive(transfer=transfer):
                     self.put(device, transfer.value, transfer.share, carried[transfer.id])
         answer = self.origins(program.sink, output.name, whole(output.shape))

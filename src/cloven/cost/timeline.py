@@ -9,14 +9,14 @@ from itertools import cycle
 from math import frexp, inf, ldexp
 from typing import NamedTuple
 
-LONGEST = 10_000
+LONGEST = 15_000
 """The maximum number of activities that are simulated for the rate in the long run."""
 
 EXACT, ROUNDED = 60, 36
 """The binary digits of times, after those of the time for one image: more than floats have, and rounded."""
 
-NUMBERS = 28
-"""The binary digits of the number of an activity: a simulation of more activities would take days."""
+NUMBERS = 32
+"""The binary digits of the number of an activity: those of more would not fit into memory."""
 
 
 class Activity(NamedTuple):
@@ -96,7 +96,8 @@ class Timeline:
         spans: list[tuple[int, int, int]] = []
         for activity in self.activities:
             duration = self._time(activity.seconds)
-            spans.append((resources[activity.resource], duration, duration + self._time(activity.lag)))
+            span = duration + self._time(activity.lag) if activity.lag else duration
+            spans.append((resources[activity.resource], duration, span))
         # Of activities that can begin at the same time, the one with the lowest sum of rank and number is first.
         ranks = [0 if a.urgent else step for a in self.activities]
         roots = [index + ranks[index] for index, a in enumerate(self.activities) if not a.after]

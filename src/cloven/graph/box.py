@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from math import prod
 
 Interval = tuple[int, int]
 Box = tuple[Interval, ...]
 Shape = tuple[int, ...]
 
+REMEMBERED = 2**12
+"""The number of results that a function here remembers: many layers of a model have equal shapes and shares."""
 
+
+@lru_cache(REMEMBERED)
 def whole(shape: Shape) -> Box:
     """Return the box of a whole value."""
-    return tuple((0, n) for n in shape)
+    return tuple([(0, n) for n in shape])
 
 
 def extent(box: Box) -> Shape:
@@ -20,11 +25,13 @@ def extent(box: Box) -> Shape:
     return tuple([hi - lo for lo, hi in box])
 
 
+@lru_cache(REMEMBERED)
 def count(box: Box) -> int:
     """Return the number of elements in a box."""
     return prod([hi - lo for lo, hi in box])
 
 
+@lru_cache(REMEMBERED)
 def intersect(a: Box, b: Box) -> Box | None:
     """Return the intersection of two boxes, or None if they are disjoint."""
     both = []
@@ -36,6 +43,7 @@ def intersect(a: Box, b: Box) -> Box | None:
     return tuple(both)
 
 
+@lru_cache(REMEMBERED)
 def contains(a: Box, b: Box) -> bool:
     """Return whether ``a`` contains ``b``."""
     for (p, q), (r, s) in zip(a, b, strict=True):  # noqa: SIM110 - faster than all, which matters here
@@ -44,20 +52,21 @@ def contains(a: Box, b: Box) -> bool:
     return True
 
 
-def subtract(a: Box, b: Box) -> list[Box]:
+@lru_cache(REMEMBERED)
+def subtract(a: Box, b: Box) -> tuple[Box, ...]:
     """Return the disjoint boxes that cover ``a`` without ``b``."""
     inner = intersect(a, b)
     if inner is None:
-        return [a]
+        return (a,)
     if inner == a:
-        return []
+        return ()
     pieces: list[Box] = []
     rest = list(a)
     for axis, (lo, hi) in enumerate(inner):
         before, after = (rest[axis][0], lo), (hi, rest[axis][1])
         pieces += [(*rest[:axis], side, *rest[axis + 1 :]) for side in (before, after) if side[0] < side[1]]
         rest[axis] = (lo, hi)
-    return pieces
+    return tuple(pieces)
 
 
 def without(boxes: Iterable[Box], held: Iterable[Box]) -> list[Box]:

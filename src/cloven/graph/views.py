@@ -215,7 +215,7 @@ PAD = Kind(_pad_needs, _pad_localise, carry=_pad_carry)
 
 def broadcast(shape: Shape, box: Box) -> Box:
     """Return the box of an operand that a box of the result reads: (0, 1) along an axis of length 1."""
-    return tuple((0, 1) if n == 1 else interval for n, interval in zip(shape, box, strict=True))
+    return tuple([(0, 1) if n == 1 else interval for n, interval in zip(shape, box, strict=True)])
 
 
 def _expand_needs(op: Op, inputs: Shapes, box: Box) -> tuple[Box | None, ...]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain, product, starmap
+from itertools import chain
 from typing import Literal, get_args
 
 from cloven.errors import ClovenError, check_type, shown, whole_number
 from cloven.graph.box import Box, intersect, whole, without
+from cloven.graph.box import count as elements
 from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import piece
 from cloven.partition.division import Division, Share, device_names, everything, everywhere, home, wrong_names
@@ -165,10 +166,11 @@ class _Compiler:
                 self.homes[value] = home(self.division.owners[value])
             senders = {}
             for owner, boxes in self.homes[value].items():
-                shared = starmap(intersect, product(missing, boxes))
+                shared = [intersect(piece, box) for piece in missing for box in boxes]
                 senders[owner] = [piece for piece in shared if piece is not None]
-        sent = chain.from_iterable(senders.values())
-        assert not without(missing, sent), f"nobody owns all of {value} {need}"
+        # Pieces are disjoint: they cover what is missing if they have as many elements.
+        sent = sum(map(elements, chain.from_iterable(senders.values())))
+        assert sent == sum(map(elements, missing)), f"nobody owns all of {value} {need}"
         for sender in sorted(senders):
             for piece in senders[sender]:
                 self.send(sender, device, value, piece)

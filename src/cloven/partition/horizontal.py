@@ -105,7 +105,7 @@ class Horizontal(Strategy):
     def _summed(self, stretch: Stretch) -> tuple[Stretch, dict[str, Owners]]:
         """Return the stretch with layers rewritten as partial sums, and the owners of its layers and sums."""
         anchors: dict[str, Owners] = {}
-        made: dict[str, list[Op]] = {}
+        made: dict[str, Sequence[Op]] = {}
         for op in _layers(stretch.ops):
             if op.name in anchors:
                 continue
@@ -119,11 +119,12 @@ class Horizontal(Strategy):
             if partner is None:
                 anchors[op.name] = self._dealt(op, stretch)
                 continue
-            ops, placed = partial_sums(partner, stretch.graph.by_name[partner.inputs[0]].shape, taken)
+            source = stretch.graph.by_name[partner.inputs[0]].shape
+            ops, placed = partial_sums(partner, source, tuple(taken.items()))
             made[partner.name] = ops
             scattered = self._dealt(partner, stretch) if self.sums == "scatter" else None
             whole_sum = everything(stretch.graph, partner.name, stretch.hub)
-            anchors |= placed | {partner.name: scattered or whole_sum}
+            anchors |= {**placed, partner.name: scattered or whole_sum}
         return _rewritten(stretch, made), anchors
 
 

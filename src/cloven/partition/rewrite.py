@@ -10,6 +10,7 @@ from cloven.graph.box import Box, Interval, Shape, count, covers, extent, whole
 from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import KINDS
 from cloven.partition.division import Division, Owners, home
+from cloven.remembered import remembered
 
 
 def replaced(graph: Graph, made: Mapping[str, Sequence[Op]]) -> Graph:
@@ -18,8 +19,13 @@ def replaced(graph: Graph, made: Mapping[str, Sequence[Op]]) -> Graph:
     return Graph(tuple(ops), graph.output)
 
 
-def partial_sums(op: Op, source: Shape, shares: Mapping[int, Interval]) -> tuple[list[Op], dict[str, Owners]]:
+@remembered
+def partial_sums(
+    op: Op, source: Shape, shares: tuple[tuple[int, Interval], ...]
+) -> tuple[tuple[Op, ...], Mapping[str, Owners]]:
     """Return a layer as partial sums, one per device over its share of the input channels, and their total.
+
+    The ops are the same objects for equal arguments, so that what is known about their pieces serves again.
 
     The total adds the bias and keeps the layer's name. The owners of the partial sums are returned too, but not
     that of the total.
@@ -27,7 +33,7 @@ def partial_sums(op: Op, source: Shape, shares: Mapping[int, Interval]) -> tuple
     axis = 0 if len(source) == 3 and op.kind != "linear" else len(source) - 1
     ops: list[Op] = []
     placed: dict[str, Owners] = {}
-    for device, (lo, hi) in shares.items():
+    for device, (lo, hi) in shares:
         piece, part = f"{op.name}.input@{device}", f"{op.name}.partial@{device}"
         box = (*whole(source)[:axis], (lo, hi), *whole(source)[axis + 1 :])
         weight = op.params["weight"]
@@ -38,10 +44,10 @@ def partial_sums(op: Op, source: Shape, shares: Mapping[int, Interval]) -> tuple
         ops.append(replace(op, name=part, inputs=(piece,), params={"weight": taken}))
         placed |= {piece: {device: (whole(extent(box)),)}, part: {device: (whole(op.shape),)}}
     bias = {"bias": op.params["bias"]} if "bias" in op.params else {}
-    parts = tuple(f"{op.name}.partial@{device}" for device in shares)
+    parts = tuple(f"{op.name}.partial@{device}" for device, _ in shares)
     # The output has its channels on the same axis as the input: the last one after a linear layer, also in maps.
     ops.append(Op(op.name, "sum", parts, op.shape, op.module, {"axis": axis}, bias))
-    return ops, placed
+    return tuple(ops), placed
 
 
 def partial_means(op: Op, source: Shape, boxes: Mapping[int, Box]) -> tuple[list[Op], dict[str, Owners]]:

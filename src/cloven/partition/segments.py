@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from operator import eq
 from typing import TypeVar
 
 from cloven.graph.box import Box, contains, intersect, text, whole
@@ -42,10 +41,12 @@ Origin = TypeVar("Origin")
 
 def sources(held: Sequence[tuple[Box, Origin]], box: Box) -> list[tuple[Box, Origin]]:
     """Return the pieces that make up a box: an equal one, else the first that contains it, else all overlapping."""
-    for matches in (eq, contains):
-        for entry in held:
-            if matches(entry[0], box):
-                return [entry]
+    for entry in held:
+        if entry[0] == box:
+            return [entry]
+    for entry in held:
+        if contains(entry[0], box):
+            return [entry]
     return [entry for entry in held if intersect(entry[0], box) is not None]
 
 

@@ -141,6 +141,8 @@ class Transforms(BaseModel):
 
     def of(self, source: str, target: str) -> Transform:
         """Return the transform of what one device sends to another."""
+        if not self.links:
+            return self.default
         return self.links.get(f"{source}-{target}") or self.links.get(f"{target}-{source}") or self.default
 
     def problems(self, devices: Sequence[str]) -> Iterator[str]:
