@@ -15,8 +15,9 @@ LONGEST = 15_000
 EXACT, ROUNDED = 60, 36
 """The binary digits of times, after those of the time for one image: more than floats have, and rounded."""
 
-NUMBERS = 32
-"""The binary digits of the number of an activity: those of more would not fit into memory."""
+NUMBERS = 28
+"""The binary digits of an activity's number. It fits into one digit of a Python integer, and no longer simulation
+would fit into memory."""
 
 
 class Activity(NamedTuple):
