@@ -116,7 +116,8 @@ def attack_service(asked: ServiceAttack, settings: AuditSettings, execution: Exe
         own = tried(lambda: load(asked.auxiliary, shape=served.input, limit=asked.queries), problems)
         if problems or whole is None or own is None:
             raise ClovenError(problems)
-        if not asked.recording.exists():
+        pairs = execution.folder / PAIRS
+        if not (asked.recording.exists() or (pairs / IMAGES).exists()):
             raise ClovenError(
                 f"{asked.recording} does not exist; record the link meanwhile: cloven tap --interface NAME --out "
                 f"{asked.recording}"
@@ -126,7 +127,6 @@ def attack_service(asked: ServiceAttack, settings: AuditSettings, execution: Exe
         refuse_few(len(victims), copies)
         refuse_overlap(own, victims)
         with opened(execution.folder, _configuration(asked, settings, own, victims)) as store:
-            pairs = execution.folder / PAIRS
             if not (pairs / IMAGES).exists():
                 _send(asked, user, (own, victims), pairs, execution.progress)
             several = len(settings.suite.attacks) > 1
