@@ -42,7 +42,6 @@ from cloven.runtime.link import authority, identity
 from cloven.runtime.service import ClientLimits, app, connections, serve
 from cloven.runtime.service.connections import network
 from cloven.zoo.folders import decode_picture, picture_size, read_picture
-from tests.runtime.link.clients import client_context
 
 Got = TypeVar("Got")
 
@@ -682,9 +681,9 @@ class TestListening:
         anonymous.load_verify_locations(cadata=ours.authority.decode())
         named: Any = {"extensions": {"sni_hostname": "coordinator"}}
 
-        with httpx.Client(verify=client_context(friend)) as client:
+        with httpx.Client(verify=friend.client_context()) as client:
             assert client.post(f"{url}/classify", content=picture(), **named).status_code == 200
-        for context in (anonymous, client_context(stranger)):
+        for context in (anonymous, stranger.client_context()):
             with httpx.Client(verify=context) as client, pytest.raises(httpx.TransportError):
                 client.get(f"{url}/health", **named)
         with pytest.raises(httpx.TransportError):
@@ -839,7 +838,7 @@ class TestHostileClients:
             first = clients.send(b"\x16\x03\x01", count=1)
             clients.send(b"\x16\x03\x01", count=20)
             named: Any = {"extensions": {"sni_hostname": "coordinator"}}
-            with httpx.Client(verify=client_context(friend)) as client:
+            with httpx.Client(verify=friend.client_context()) as client:
                 assert client.post(f"{url}/classify", content=picture(), **named).status_code == 200
             assert rest(first) == b""
             assert rest(clients.open[-1]) == b""

@@ -40,8 +40,8 @@ def user(listening: Listening) -> Iterator[ServiceClient]:
 
 def test_the_answers_are_those_of_the_model_in_order(listening: Listening) -> None:
     with ServiceClient(Service(listening(made()))) as user:
-        served = user.model()
-        with user.reserved(served):  # which this service does not require
+        served = user.model
+        with user.reserved():  # which this service does not require
             answers = user.classify(list(IMAGES))
 
     assert (served.input, served.slots) == (SHAPE, False)
@@ -52,17 +52,17 @@ def test_the_answers_are_those_of_the_model_in_order(listening: Listening) -> No
 
 
 def test_a_user_waits_for_the_slot_and_gives_it_back(user: ServiceClient) -> None:
-    with ServiceClient(user.service) as other, other.reserved(other.model()):
+    with ServiceClient(user.service) as other, other.reserved():
         waits = "is reserved by others: 1 are before this user after"
         with ServiceClient(replace(user.service, turn=0.1)) as impatient, pytest.raises(ClovenError, match=waits):
-            impatient.reserved(impatient.model()).__enter__()
+            impatient.reserved().__enter__()
         assert len(other.classify(list(IMAGES))) == len(IMAGES)
-    with user.reserved(user.model()):
+    with user.reserved():
         assert len(user.classify(list(IMAGES))) == len(IMAGES)
 
 
 def test_a_slot_that_ends_meanwhile_is_reserved_again(user: ServiceClient) -> None:
-    with user.reserved(user.model()):
+    with user.reserved():
         with httpx.Client(base_url=user.service.url) as http:
             http.delete("/slot", headers={"Authorization": f"Bearer {user._token}"})
         assert len(user.classify(list(IMAGES))) == len(IMAGES)
@@ -94,11 +94,11 @@ def test_keys(listening: Listening, tmp_path: Path) -> None:
     own = identity.read(tmp_path / "keys" / "edge0")
     url = listening(made(), identity=identity.read(tmp_path / "keys" / "coordinator"))
     with ServiceClient(Service(url, own)) as user:
-        assert user.model().input == SHAPE
+        assert user.model.input == SHAPE
     authority.new(["edge0"], tmp_path / "others")
     other = identity.read(tmp_path / "others" / "edge0")
     with ServiceClient(Service(url, other)) as stranger, pytest.raises(ClovenError, match="does not answer"):
-        stranger.model()
+        _ = stranger.model
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_service_that_is_not_there() -> None:
         port = free.getsockname()[1]
     nobody = r"does not answer: .*; is `cloven serve` running\?"
     with user_of(f"http://127.0.0.1:{port}") as user, pytest.raises(ClovenError, match=nobody):
-        user.model()
+        _ = user.model
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_peer_that_is_another_server(listening: Listening, response: Response,
     other = FastAPI()
     other.get("/model")(lambda: response)
     with user_of(listening(other)) as user, pytest.raises(ClovenError, match=told):
-        user.model()
+        _ = user.model
 
 
 def test_an_answer_with_a_class_that_is_none(listening: Listening) -> None:

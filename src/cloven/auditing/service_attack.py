@@ -90,7 +90,7 @@ class ServedClassifier:
 
     def classify(self, images: TensorRows) -> Tensor:
         """Return the classes ``(n,)`` that the service gives to images ``(n, C, H, W)`` in [0, 1]."""
-        with ServiceClient(self.service) as user, user.reserved(user.model()):
+        with ServiceClient(self.service) as user, user.reserved():
             found = [
                 answer.class_ for some in chunks(images, CHUNK) for answer in user.classify(list(some.numpy()))
             ]
@@ -111,9 +111,9 @@ def attack_service(asked: ServiceAttack, settings: AuditSettings, execution: Exe
     """
     start, problems = time.perf_counter(), list(settings.problems())
     with ServiceClient(asked.service) as user:
-        served = user.model()
-        whole = tried(lambda: load(asked.data, shape=served.input), problems)
-        own = tried(lambda: load(asked.auxiliary, shape=served.input, limit=asked.queries), problems)
+        shape = user.model.input
+        whole = tried(lambda: load(asked.data, shape=shape), problems)
+        own = tried(lambda: load(asked.auxiliary, shape=shape, limit=asked.queries), problems)
         if problems or whole is None or own is None:
             raise ClovenError(problems)
         pairs = execution.folder / PAIRS
@@ -140,9 +140,9 @@ def _send(
     asked: ServiceAttack, user: ServiceClient, sets: tuple[Images, Images], pairs: Path, progress: Progress
 ) -> None:
     """Send the attacker's images, then the victims', and write what was sent and recorded."""
-    served, answers = user.model(), list[Answer]()
+    answers: list[Answer] = []
     for images, stage in zip(sets, ("sending the attacker's images", "sending the victims' images"), strict=True):
-        with user.reserved(served):
+        with user.reserved():
             before = len(answers)
             for some in chunks(images.rows(), CHUNK):
                 answers += user.classify(list(some.numpy()))

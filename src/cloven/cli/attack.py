@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cloven.cli.audit_tables import print_summary
+from cloven.cli.audit_tables import print_audit
 from cloven.cli.options import (
     ATTACKS,
     COMPUTING,
@@ -17,16 +17,20 @@ from cloven.cli.options import (
     IMAGES,
     LISTENER,
     AsJson,
+    AttackSeconds,
     Device,
+    Epochs,
     Jobs,
     Keys,
+    OwnCount,
     Seed,
     Seeds,
+    VictimCount,
     cores,
     device_of,
     names_in,
 )
-from cloven.cli.printing import print_json, resumable
+from cloven.cli.printing import resumable
 from cloven.errors import ClovenError, tried
 
 log = logging.getLogger("cloven")
@@ -68,16 +72,8 @@ def attack(
             help="The attacker's own images: photos, folder:DIR, ...", metavar="SPEC", rich_help_panel=IMAGES
         ),
     ] = "photos",
-    queries: Annotated[
-        int,
-        typer.Option(help="Number of --auxiliary images.", min=2, metavar="N", rich_help_panel=IMAGES),
-    ] = 1000,
-    victims: Annotated[
-        int | None,
-        typer.Option(
-            help="Number of victim images; default: all that are held out.", metavar="N", rich_help_panel=IMAGES
-        ),
-    ] = None,
+    queries: OwnCount = 1000,
+    victims: VictimCount = None,
     attacks: Annotated[
         str,
         typer.Option(
@@ -86,25 +82,9 @@ def attack(
             rich_help_panel=ATTACKS,
         ),
     ] = "decoder,probe",
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="Epochs of each attack; default: 10; for `residual`, until held-out pairs stop improving.",
-            min=1,
-            metavar="N",
-            rich_help_panel=ATTACKS,
-        ),
-    ] = None,
+    epochs: Epochs = None,
     seeds: Seeds = 1,
-    attack_seconds: Annotated[
-        float | None,
-        typer.Option(
-            help="Limit on the CPU (cuda: GPU) seconds of each training of an attack; default: no limit.",
-            min=0,
-            metavar="SECONDS",
-            rich_help_panel=ATTACKS,
-        ),
-    ] = None,
+    attack_seconds: AttackSeconds = None,
     device: Device = "auto",
     seed: Seed = 0,
     jobs: Jobs = None,
@@ -126,7 +106,6 @@ def attack(
     from cloven.auditing.service_attack import ServiceAttack, attack_service
     from cloven.auditing.settings import AuditSettings
     from cloven.auditing.suite import AttackSuite
-    from cloven.reporting.report_file import write
     from cloven.runtime.link.identity import read
     from cloven.runtime.service_client import Service
 
@@ -156,11 +135,4 @@ def attack(
     )
     with resumable(out) as progress:
         summary = attack_service(asked, settings, Execution(out, jobs or cores(), progress))
-    page = write(out)
-    if as_json:
-        print_json(summary.model_dump(mode="json"))
-    else:
-        print_summary(summary)
-    for note in (*summary.warnings, *(summary.capture.notes if summary.capture is not None else ())):
-        log.warning("%s", note)
-    log.info("report: %s   summary: %s", page, out / "summary.json")
+    print_audit(summary, out, as_json=as_json)

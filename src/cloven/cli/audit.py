@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cloven.cli.audit_tables import print_observations, print_summary
+from cloven.cli.audit_tables import print_audit, print_observations
 from cloven.cli.exits import MISSED
 from cloven.cli.models import ModelOptions, PlanOptions, plan_of
 from cloven.cli.options import (
@@ -21,9 +21,11 @@ from cloven.cli.options import (
     IMAGES,
     OBSERVATIONS,
     AsJson,
+    AttackSeconds,
     Classes,
     Device,
     Disk,
+    Epochs,
     InputSize,
     Jobs,
     Mean,
@@ -32,6 +34,7 @@ from cloven.cli.options import (
     Seed,
     Seeds,
     Std,
+    VictimCount,
     Weights,
     cores,
     device_of,
@@ -111,12 +114,7 @@ def audit(
             "--mirror", help="Send each --auxiliary image mirrored too: twice the queries.", rich_help_panel=IMAGES
         ),
     ] = False,
-    victims: Annotated[
-        int | None,
-        typer.Option(
-            help="Number of victim images; default: all that are held out.", metavar="N", rich_help_panel=IMAGES
-        ),
-    ] = None,
+    victims: VictimCount = None,
     model_option: ModelOption = "",
     weights: Weights = None,
     input_size: InputSize = "",
@@ -208,15 +206,7 @@ def audit(
             rich_help_panel=ATTACKS,
         ),
     ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="Epochs of each attack; default: 10; for `residual`, until held-out pairs stop improving.",
-            min=1,
-            metavar="N",
-            rich_help_panel=ATTACKS,
-        ),
-    ] = None,
+    epochs: Epochs = None,
     gan_epochs: Annotated[
         int,
         typer.Option(help="Epochs of the conditional GAN.", min=1, metavar="N", rich_help_panel=ATTACKS),
@@ -231,16 +221,7 @@ def audit(
             rich_help_panel=ATTACKS,
         ),
     ] = False,
-    attack_seconds: Annotated[
-        float | None,
-        typer.Option(
-            help="Limit on the CPU (cuda: GPU) seconds of each training of an attack; default: no limit. "
-            "It does not limit what refine and rmle compute for each image that they attack.",
-            min=0,
-            metavar="SECONDS",
-            rich_help_panel=ATTACKS,
-        ),
-    ] = None,
+    attack_seconds: AttackSeconds = None,
     judge: Annotated[
         str,
         typer.Option(
@@ -326,7 +307,6 @@ def audit(
     from cloven.files import write_text
     from cloven.papers.s1 import setup
     from cloven.reporting import gate_reports
-    from cloven.reporting.report_file import write
 
     problems: list[str] = []
     leak_limits = tried(lambda: gate.limits_of(fail_above), problems) if fail_above else None
@@ -398,14 +378,7 @@ def audit(
     folder = out or Path("runs") / f"{stem}-{data.partition(':')[0]}{'-captured' if pairs is not None else ''}"
     with resumable(folder) as progress:
         summary = execute(study, paper, Execution(folder, jobs or cores(), progress, memory_limit))
-    page = write(folder)
-    if as_json:
-        print_json(summary.model_dump(mode="json"))
-    else:
-        print_summary(summary)
-    for note in (*summary.warnings, *(summary.capture.notes if summary.capture is not None else ())):
-        log.warning("%s", note)
-    log.info("report: %s   summary: %s", page, folder / "summary.json")
+    print_audit(summary, folder, as_json=as_json)
     if leak_limits is None:
         return
     results = gate.checks(summary, leak_limits, known)

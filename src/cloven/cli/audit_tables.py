@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloven.cli.printing import NARROW, interval, print_text, table
+from cloven.cli.printing import NARROW, interval, print_json, print_text, table
 
 if TYPE_CHECKING:
     from cloven.auditing.cases import Case
     from cloven.auditing.finding import ObservationContext, TrainingTime
     from cloven.auditing.summary import AxisScore, ObservationSummary, Summary
+
+log = logging.getLogger("cloven")
 
 FEW = 20
 """The largest number of flags, and of notes, to print; the report has all of them."""
@@ -30,6 +34,20 @@ def print_observations(found: Sequence[tuple[Case, Sequence[str]]]) -> None:
     columns = ["strategy", "where", "view", "link", *(["transform"] if changed else []), "sent", "bytes"]
     title = f"{len(found)} observation{'s' * (len(found) != 1)}; nothing was trained or written"
     table(title, [*columns, "attacks", "shares"], rows)
+
+
+def print_audit(found: Summary, folder: Path, *, as_json: bool) -> None:
+    """Write the report of an audit, print the audit, and log its warnings and files."""
+    from cloven.reporting.report_file import write
+
+    page = write(folder)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        print_summary(found)
+    for note in (*found.warnings, *(found.capture.notes if found.capture is not None else ())):
+        log.warning("%s", note)
+    log.info("report: %s   summary: %s", page, folder / "summary.json")
 
 
 def print_summary(found: Summary) -> None:

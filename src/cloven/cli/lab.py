@@ -180,7 +180,7 @@ def lab(
         **vars(emulated),
     )
     if serve:
-        laboratory.serve(experiment, 8000, SLOT, partial(_served, recording=out / CAPTURE if tap else None))
+        laboratory.serve(experiment, partial(_served, recording=out / CAPTURE if tap else None))
         return
     outcome = laboratory.run(experiment)
     summary = outcome.summary
@@ -206,10 +206,6 @@ def lab(
     log_failures(result)
     if failed or not equal or doubts:
         raise typer.Exit(MISSED)
-
-
-SLOT = 600.0
-"""The seconds of a reservation of the service."""
 
 
 def _served(url: str, inside: str, recording: Path | None) -> None:

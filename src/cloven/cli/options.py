@@ -106,6 +106,15 @@ OwnCount = Annotated[
     int,
     typer.Option("--queries", help="Number of --auxiliary images.", min=2, metavar="N", rich_help_panel=IMAGES),
 ]
+VictimCount = Annotated[
+    int | None,
+    typer.Option(
+        "--victims",
+        help="Number of victim images; default: all that are held out.",
+        metavar="N",
+        rich_help_panel=IMAGES,
+    ),
+]
 Limit = Annotated[
     int | None,
     typer.Option(help="Take at most N images of --data or --input.", min=1, metavar="N", rich_help_panel=IMAGES),
@@ -177,6 +186,25 @@ Seeds = Annotated[
         help="Train each attack with N seeds: intervals then cover images and seeds.",
         min=1,
         metavar="N",
+        rich_help_panel=ATTACKS,
+    ),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        help="Epochs of each attack; default: 10; for `residual`, until held-out pairs stop improving.",
+        min=1,
+        metavar="N",
+        rich_help_panel=ATTACKS,
+    ),
+]
+AttackSeconds = Annotated[
+    float | None,
+    typer.Option(
+        help="Limit on the CPU (cuda: GPU) seconds of each training of an attack; default: no limit. "
+        "It does not limit what refine and rmle compute for each image that they attack.",
+        min=0,
+        metavar="SECONDS",
         rich_help_panel=ATTACKS,
     ),
 ]

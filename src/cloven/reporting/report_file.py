@@ -76,8 +76,9 @@ def most_exposed(summary: Summary, most: int = MOST) -> Summary:
     if len(summary.findings) <= most:
         return summary
     numbers = Counter(finding.observation for finding in summary.findings)
-    totals = accumulate(numbers[one.observation] for one in ranked(summary))
-    kept = {one.observation for one, total in zip(ranked(summary), totals, strict=True) if total <= most}
+    names = [one.observation for one in ranked(summary)]
+    totals = accumulate(numbers[name] for name in names)
+    kept = {name for name, total in zip(names, totals, strict=True) if total <= most}
     left = len(numbers) - len(kept)
     note = (
         f"This page leaves out the {left:,} of {len(numbers):,} observations that leak least; `cloven results` "

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NoReturn, Self, TypeVar
@@ -19,7 +20,6 @@ from pydantic import BaseModel, Field
 from cloven.documents import parse_document
 from cloven.errors import ClovenError, one_line, require
 from cloven.partition.protection import COORDINATOR
-from cloven.runtime.link.certificates import CERTIFICATE, PRIVATE
 
 try:
     import httpx
@@ -97,7 +97,7 @@ class ServiceClient:
             raise ClovenError(f"the service is {service.url!r}; expected a URL such as http://127.0.0.1:8000")
         if service.url.startswith("https://") and service.identity is None:
             raise ClovenError(f"{service.url} requires the folder of a party's keys; give it with --keys")
-        verify: ssl.SSLContext | bool = _context(service.identity) if service.identity is not None else False
+        verify: ssl.SSLContext | bool = service.identity.client_context() if service.identity is not None else False
         try:
             self._http = httpx.Client(
                 base_url=service.url,
@@ -117,6 +117,7 @@ class ServiceClient:
     ) -> None:
         self._http.close()
 
+    @cached_property
     def model(self) -> ServiceDescription:
         """Return the served model.
 
@@ -128,13 +129,13 @@ class ServiceClient:
             raise ClovenError(f"{self.service.url} is not a cloven service: GET /model was answered with {status}")
         return self._parsed(ServiceDescription, content)
 
-    def reserved(self, served: ServiceDescription) -> AbstractContextManager[None]:
+    def reserved(self) -> AbstractContextManager[None]:
         """Return a context in which this user holds the slot, if the service has slots.
 
         Raises:
             ClovenError: if the queue is full, or if it was not this user's turn in time.
         """
-        return self._reserved() if served.slots else nullcontext()
+        return self._reserved() if self.model.slots else nullcontext()
 
     def classify(self, images: Sequence[NDArray[np.float32]]) -> list[Answer]:
         """Return the answers for images ``(C, H, W)`` in [0, 1], in order.
@@ -226,12 +227,3 @@ class ServiceClient:
 
 class _Refusal(BaseModel):
     error: str
-
-
-def _context(identity: Identity) -> ssl.SSLContext:
-    """Return a TLS 1.3 context with a party's certificate, which verifies the service's authority and name."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_verify_locations(cadata=identity.authority.decode())
-    context.load_cert_chain(identity.folder / CERTIFICATE, identity.folder / PRIVATE)
-    return context

@@ -14,7 +14,7 @@ MEANINGS = {
     1: "A pixel is a level of grey from 0 (black) to 255 (white).",
     3: "A pixel is three levels from 0 to 255: red, green and blue.",
 }
-"""What a pixel of a picture means, by the number of channels."""
+"""The meaning of a pixel, by the number of channels."""
 
 
 class PartImages(Document):

@@ -26,7 +26,6 @@ from cloven.runtime.link.identity import Identity, read
 from cloven.runtime.link.session import LAYOUT, MAGIC, Sealer
 from tests.runtime.cluster.machines import Machine, cluster, machines, sample, send, with_keys, within
 from tests.runtime.cluster.plans import accounted, bundled, images
-from tests.runtime.link.clients import client_context
 
 PLAIN = bundled("lenet5", "pair")
 MUTUAL = bundled("lenet5", "pair", "mtls")
@@ -149,12 +148,12 @@ def metrics(machine: Machine, context: ssl.SSLContext | None) -> str:
 
 
 def number(machine: Machine, identity: Identity, name: str, **labels: str) -> float:
-    return sample(metrics(machine, client_context(identity)), name, **labels)
+    return sample(metrics(machine, identity.client_context()), name, **labels)
 
 
 def test_metrics_want_a_certificate_too(guarded: dict[str, Machine], folder: Path) -> None:
     lacking = ssl.create_default_context(cafile=str(folder / "edge0" / "authority.pem"))
-    foreign = client_context(read(folder.parent / "other" / "edge0"))
+    foreign = read(folder.parent / "other" / "edge0").client_context()
     foreign.load_verify_locations(folder / "edge0" / "authority.pem")
 
     for context in (None, lacking, foreign):

@@ -25,7 +25,6 @@ from cloven.errors import ClovenError
 from cloven.runtime.link import authority, identity
 from cloven.runtime.link.certificates import Authority, founded, new_private, private_pem, signed
 from cloven.runtime.link.identity import Identity, peer_name
-from tests.runtime.link.clients import client_context
 from tests.test_architecture import loaded
 
 DEVICES = ["edge0", "edge_1", "Cam-2.lab", "x" * 63]
@@ -325,7 +324,7 @@ def only(context: ssl.SSLContext, version: ssl.TLSVersion) -> ssl.SSLContext:
 
 def test_a_grpc_server_speaks_tls_1_3_only(world: World) -> None:
     def spoken(port: int, version: ssl.TLSVersion) -> str | None:
-        context = only(client_context(world.edge_1), version)
+        context = only(world.edge_1.client_context(), version)
         with (
             socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
             context.wrap_socket(plain, server_hostname="edge0") as made,
@@ -434,14 +433,14 @@ def trusting(one: Identity, protocol: int, trusted: Identity) -> ssl.SSLContext:
 def test_tls_both_sides_prove_their_names(world: World, name: str) -> None:
     one = identity.read(world.keys / name)
 
-    assert shake(one.server_context(), client_context(world.edge_1), name) == (
+    assert shake(one.server_context(), world.edge_1.client_context(), name) == (
         "(('DNS', 'edge_1'),)",
         "TLSv1.3",
     )
 
 
 def test_tls_refuses_what_grpc_refuses(world: World) -> None:
-    server, client = world.edge0.server_context(), client_context(world.edge0)
+    server, client = world.edge0.server_context(), world.edge0.client_context()
     nameless = ssl.create_default_context(cadata=world.edge0.authority.decode())
     with pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN_A_CERTIFICATE"):
         shake(server, nameless, "edge0")
@@ -459,7 +458,7 @@ def test_tls_refuses_what_grpc_refuses(world: World) -> None:
 
 
 def test_tls_is_of_version_1_3(world: World) -> None:
-    old = client_context(world.edge_1)
+    old = world.edge_1.client_context()
     old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(ssl.SSLError, match=r"(?i)unsupported.protocol"):
         shake(world.edge0.server_context(), old, "edge0")

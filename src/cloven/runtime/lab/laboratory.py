@@ -40,6 +40,9 @@ from cloven.runtime.tap.live import RecordingSummary
 PORT = 7000
 """The port of every worker, in its own namespace."""
 
+SERVICE = 8000
+"""The port of the service, in the coordinator's namespace."""
+
 READY = "ready: "
 """The beginning of the line in which a service logs its URL."""
 
@@ -107,13 +110,11 @@ def run(experiment: Experiment) -> LabResult:
     )
 
 
-def serve(experiment: Experiment, port: int, slot_seconds: float, started: Callable[[str, str], object]) -> None:
+def serve(experiment: Experiment, started: Callable[[str, str], object]) -> None:
     """Serve the divided model over HTTP in the coordinator's namespace until it is interrupted; record the tap.
 
     Args:
         experiment: the experiment, whose images are not sent.
-        port: the port of the service there; 0 for any free one.
-        slot_seconds: the duration of a reservation of the service.
         started: called with the URL and the command that runs another command in that namespace.
 
     Raises:
@@ -121,7 +122,7 @@ def serve(experiment: Experiment, port: int, slot_seconds: float, started: Calla
     """
     with system(experiment) as net, _tapped(experiment, net):
         folder, log = experiment.folder, experiment.folder / LOGS / "service.log"
-        options = ["--listen", f"127.0.0.1:{port}", "--slots", "--slot-seconds", str(slot_seconds)]
+        options = ["--listen", f"127.0.0.1:{SERVICE}", "--slots"]
         sending = ["--window", str(experiment.window), "--deadline", str(experiment.deadline)]
         command = ["serve", str(folder / PLAN), "--cluster", str(folder / CLUSTER), *options, *sending]
         process = _start(net, COORDINATOR, command, log)

@@ -154,10 +154,24 @@ class Identity:
         Raises:
             ClovenError: if the files have changed since they were read.
         """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context = self._context(ssl.PROTOCOL_TLS_SERVER)
         context.verify_mode = ssl.CERT_REQUIRED
         context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    def client_context(self) -> ssl.SSLContext:
+        """Return the TLS context of a client other than gRPC: TLS 1.3, with this party's certificate.
+
+        It verifies the server's authority and name.
+
+        Raises:
+            ClovenError: if the files have changed since they were read.
+        """
+        return self._context(ssl.PROTOCOL_TLS_CLIENT)
+
+    def _context(self, protocol: int) -> ssl.SSLContext:
+        context = ssl.SSLContext(protocol)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_verify_locations(cadata=self.authority.decode())
         try:
             context.load_cert_chain(self.folder / CERTIFICATE, self.folder / PRIVATE)
