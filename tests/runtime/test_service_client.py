@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +43,7 @@ def test_the_answers_are_those_of_the_model_in_order(listening: Listening) -> No
     with ServiceClient(Service(listening(made()))) as user:
         served = user.model
         with user.reserved():  # which this service does not require
-            answers = user.classify(list(IMAGES))
+            answers = [user.classify(image) for image in IMAGES]
 
     assert (served.input, served.slots) == (SHAPE, False)
     expected = np.stack([WEIGHTS @ image.reshape(-1) for image in IMAGES])
@@ -56,33 +57,34 @@ def test_a_user_waits_for_the_slot_and_gives_it_back(user: ServiceClient) -> Non
         waits = "is reserved by others: 1 are before this user after"
         with ServiceClient(replace(user.service, turn=0.1)) as impatient, pytest.raises(ClovenError, match=waits):
             impatient.reserved().__enter__()
-        assert len(other.classify(list(IMAGES))) == len(IMAGES)
+        assert other.classify(IMAGES[0]).image == 7
     with user.reserved():
-        assert len(user.classify(list(IMAGES))) == len(IMAGES)
+        assert user.classify(IMAGES[0]).image == 7
 
 
 def test_a_slot_that_ends_meanwhile_is_reserved_again(user: ServiceClient) -> None:
     with user.reserved():
         with httpx.Client(base_url=user.service.url) as http:
             http.delete("/slot", headers={"Authorization": f"Bearer {user._token}"})
-        assert len(user.classify(list(IMAGES))) == len(IMAGES)
+        assert user.classify(IMAGES[0]).image == 7
 
 
 def test_an_image_without_a_slot_is_refused(user: ServiceClient) -> None:
     with pytest.raises(ClovenError, match=r"refused the request \(401\): the service is reserved for one user"):
-        user.classify(list(IMAGES))
+        user.classify(IMAGES[0])
 
 
 def test_an_image_that_a_busy_service_refuses_is_sent_again_for_a_while(listening: Listening) -> None:
     busy = Service(listening(made(Model(delay=0.05), waiting=1)), answer=30)
-    with ServiceClient(busy) as user:
-        assert len(user.classify(list(IMAGES))) == len(IMAGES)
+    with ServiceClient(busy) as one, ServiceClient(busy) as other, ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(user.classify, image) for user in (one, other) for image in IMAGES[:3]]
+        assert {answer.result().image for answer in answers} == {7}
     late = r"\(504\): the divided model did not answer by the deadline"
     with (
         user_of(listening(made(Model(delay=9), deadline=0.1)), answer=0.3) as user,
         pytest.raises(ClovenError, match=late),
     ):
-        user.classify(list(IMAGES))
+        user.classify(IMAGES[0])
 
 
 def user_of(url: str, answer: float = 60.0) -> ServiceClient:
@@ -143,4 +145,4 @@ def test_an_answer_with_a_class_that_is_none(listening: Listening) -> None:
     other = FastAPI()
     other.post("/classify")(lambda: {"image": 1, "class": -1, "logits": [0.0] * CLASSES})
     with user_of(listening(other)) as user, pytest.raises(ClovenError, match="class: Input should be greater"):
-        user.classify(list(IMAGES[:1]))
+        user.classify(IMAGES[0])

@@ -42,7 +42,7 @@ from cloven.zoo.images import Images, split
 PAIRS = "pairs"
 """The folder of the captured messages and the sent images, within that of the results."""
 CHUNK = 64
-"""The number of reconstructions that are in memory at a time while they are submitted."""
+"""The number of images that are in memory at a time while they are sent."""
 FLUSHED = 30.0
 """Seconds for the recording to receive the last messages."""
 
@@ -91,9 +91,7 @@ class ServedClassifier:
     def classify(self, images: TensorRows) -> Tensor:
         """Return the classes ``(n,)`` that the service gives to images ``(n, C, H, W)`` in [0, 1]."""
         with ServiceClient(self.service) as user, user.reserved():
-            found = [
-                answer.class_ for some in chunks(images, CHUNK) for answer in user.classify(list(some.numpy()))
-            ]
+            found = [user.classify(image).class_ for some in chunks(images, CHUNK) for image in some.numpy()]
         return torch.tensor(found)
 
 
@@ -143,10 +141,10 @@ def _send(
     answers: list[Answer] = []
     for images, stage in zip(sets, ("sending the attacker's images", "sending the victims' images"), strict=True):
         with user.reserved():
-            before = len(answers)
-            for some in chunks(images.rows(), CHUNK):
-                answers += user.classify(list(some.numpy()))
-                progress(stage, len(answers) - before, len(images))
+            each = (image for some in chunks(images.rows(), CHUNK) for image in some.numpy())
+            for number, image in enumerate(each, 1):
+                answers.append(user.classify(image))
+                progress(stage, number, len(images))
     numbers = [answer.image for answer in answers]
     if len(set(numbers)) < len(numbers):
         raise ClovenError(f"{asked.service.url} gave several images the same number; it was restarted meanwhile")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NoReturn, Self, TypeVar
 
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 
 REPLY = 16 * 2**20
 """The maximum bytes of a reply."""
-CONNECTIONS = 4
-"""The number of images that are sent at a time."""
 BUSY = (423, 429, 503, 504)
 """The statuses after which an image is sent again."""
 PAUSE = 0.5
@@ -92,20 +88,14 @@ class ServiceClient:
     """
 
     def __init__(self, service: Service) -> None:
-        self.service, self._token, self._lock = service, "", Lock()
+        self.service, self._token = service, ""
         if not service.url.startswith(("http://", "https://")):
             raise ClovenError(f"the service is {service.url!r}; expected a URL such as http://127.0.0.1:8000")
         if service.url.startswith("https://") and service.identity is None:
             raise ClovenError(f"{service.url} requires the folder of a party's keys; give it with --keys")
         verify: ssl.SSLContext | bool = service.identity.client_context() if service.identity is not None else False
         try:
-            self._http = httpx.Client(
-                base_url=service.url,
-                timeout=service.answer,
-                verify=verify,
-                trust_env=False,
-                limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
-            )
+            self._http = httpx.Client(base_url=service.url, timeout=service.answer, verify=verify, trust_env=False)
         except (httpx.InvalidURL, ValueError) as error:
             raise ClovenError(f"the service is {service.url!r}: {error}") from error
 
@@ -137,31 +127,19 @@ class ServiceClient:
         """
         return self._reserved() if self.model.slots else nullcontext()
 
-    def classify(self, images: Sequence[NDArray[np.float32]]) -> list[Answer]:
-        """Return the answers for images ``(C, H, W)`` in [0, 1], in order.
+    def classify(self, image: NDArray[np.float32]) -> Answer:
+        """Return the answer for an image ``(C, H, W)`` in [0, 1].
 
         Raises:
-            ClovenError: if an image is not answered in time, or refused.
+            ClovenError: if it is not answered in time, or refused.
         """
-        with ThreadPoolExecutor(CONNECTIONS) as pool:
-            futures = [pool.submit(self._classified, image) for image in images]
-            try:
-                return [future.result() for future in futures]
-            finally:
-                for future in futures:
-                    future.cancel()
-
-    def _classified(self, image: NDArray[np.float32]) -> Answer:
         until, content = time.monotonic() + self.service.answer, image.astype("<f4").tobytes()
         while True:
-            token = self._token
-            status, reply = self._send("POST", "/classify?scores=all", content, token)
+            status, reply = self._send("POST", "/classify?scores=all", content, self._token)
             if status == 200:
                 return self._parsed(Answer, reply)
-            if status == 401 and token:  # the reservation has ended
-                with self._lock:
-                    if self._token == token:
-                        self._reserve()
+            if status == 401 and self._token:  # the reservation has ended
+                self._reserve()
             elif status not in BUSY or time.monotonic() > until:
                 self._refused(status, reply)
             else:
