@@ -9,11 +9,11 @@ import secrets
 import shutil
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast, overload
 
 from cloven.errors import ClovenError, system_reason
 
@@ -30,6 +30,9 @@ TOML_BYTES = 4 << 20
 
 DEPTH = 64
 """The deepest nesting of objects and lists in a document."""
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""An escaped surrogate in JSON. Decoded text has no others, so that a document without them is valid Unicode."""
 
 _KEY = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
 _LONG_KEY = re.compile(rf"(?<![\w-]){_KEY}(?:\.[ \t]*+{_KEY}){{{DEPTH},}}+")
@@ -163,7 +166,9 @@ def parse_json(text: str | bytes, name: str) -> dict[str, JsonValue]:
         raise ClovenError(f"{name} is not valid JSON: {_reason(error)}") from error
     if not isinstance(found, dict):
         raise ClovenError(f"{name} contains a {type(found).__name__}; expected a JSON object")
-    check_content(found, name)
+    check_depth(found, name)
+    if isinstance(text, bytes) or _SURROGATE.search(text):
+        check_text(found, name)
     return found
 
 
@@ -213,22 +218,35 @@ def check_content(document: Mapping[str, object], name: str) -> None:
     Raises:
         ClovenError: if it is nested deeper than 64, or holds text that is not valid Unicode.
     """
-    waiting: list[tuple[Mapping[str, object] | list[object], int]] = [(document, 1)]
-    while waiting:
-        value, depth = waiting.pop()
-        inside = value if isinstance(value, list) else [*value, *value.values()]
-        if inside and depth >= DEPTH:
-            raise ClovenError(f"{name} is nested too deep; expected at most {DEPTH} levels")
-        for item in inside:
-            if isinstance(item, dict | list):
-                waiting.append((item, depth + 1))
-            elif isinstance(item, str) and not item.isascii():
-                try:
-                    item.encode()
-                except UnicodeEncodeError as error:
-                    raise ClovenError(
-                        f"{name} contains text that is not valid Unicode (a lone surrogate)"
-                    ) from error
+    check_depth(document, name)
+    check_text(document, name)
+
+
+def check_depth(document: Mapping[str, object], name: str) -> None:
+    """Raise a ClovenError if a document is nested deeper than 64."""
+    level: list[object] = [document]
+    for _ in range(DEPTH):
+        level = [item for value in level for item in _inside(value) if isinstance(item, dict | list)]
+        if not level:
+            return
+    raise ClovenError(f"{name} is nested too deep; expected at most {DEPTH} levels")
+
+
+def check_text(document: Mapping[str, object], name: str) -> None:
+    """Raise a ClovenError if a document holds text that is not valid Unicode; it is not nested too deep."""
+    level: list[object] = [document]
+    while level:
+        items = [item for value in level for item in (*_inside(value), *(value if isinstance(value, dict) else ()))]
+        try:
+            "".join(item for item in items if isinstance(item, str)).encode()
+        except UnicodeEncodeError as error:
+            raise ClovenError(f"{name} contains text that is not valid Unicode (a lone surrogate)") from error
+        level = [item for item in items if isinstance(item, dict | list)]
+
+
+def _inside(value: object) -> Iterable[object]:
+    """Return the values of an object, or the items of a list."""
+    return value.values() if isinstance(value, dict) else cast("list[object]", value)
 
 
 def file_names(names: Sequence[str]) -> list[str]:
