@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # With more threads than free cores, work is 5 to 10 times slower.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test slow lint docs format bench bench-data clean
+.PHONY: demo test slow lint arm docs format bench bench-data clean
 
 demo: $(READY)  ## audit LeNet-5 on scikit-learn's digits, then find its best division over three devices
 	$(BIN)/cloven audit
@@ -28,6 +28,10 @@ lint: $(READY)  ## what CI checks besides the tests
 	$(BIN)/mypy
 	$(BIN)/hadolint Containerfile
 	$(BIN)/python -m tools.prose
+
+arm: $(READY)  ## the packages that a worker needs exist ready-made for 64-bit ARM
+	$(BIN)/pip install --quiet --dry-run --ignore-installed --target $(VENV)/arm --only-binary=:all: -c constraints.txt \
+		--platform manylinux_2_28_aarch64 --platform manylinux2014_aarch64 --python-version 3.11 '.[edge,ascon,attest]'
 
 docs: $(READY)  ## the documentation, in site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

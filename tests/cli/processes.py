@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,13 +19,19 @@ PATIENCE = 60.0
 
 
 class Process:
-    """A process of ``cloven ARGS``; its output goes to files."""
+    """A process of ``cloven ARGS``; its output goes to files. ``python`` is the command of the interpreter."""
 
-    def __init__(self, folder: Path, *args: object, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *args: object,
+        env: Mapping[str, str] | None = None,
+        python: Sequence[str] = (sys.executable,),
+    ) -> None:
         self.out, self.err = (folder / f"{args[0]}-{os.urandom(4).hex()}.{end}" for end in ("out", "err"))
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cloven.cli", *map(str, args)],
+                [*python, "-m", "cloven.cli", *map(str, args)],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=os.environ | dict(env or {}),
             )  # fmt: skip
 
@@ -53,9 +59,11 @@ class Process:
 
 
 @contextmanager
-def process(folder: Path, *args: object, env: Mapping[str, str] | None = None) -> Iterator[Process]:
+def process(
+    folder: Path, *args: object, env: Mapping[str, str] | None = None, python: Sequence[str] = (sys.executable,)
+) -> Iterator[Process]:
     """Run ``cloven ARGS``; end the process in any case."""
-    made = Process(folder, *args, env=env)
+    made = Process(folder, *args, env=env, python=python)
     try:
         yield made
     finally:
