@@ -40,7 +40,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## all benchmarks as one table and bench.json, a quarter of an hour; those on real data need CLOVEN_DATA
+bench: $(READY)  ## all benchmarks as one table and bench.json, half an hour; those on real data need CLOVEN_DATA
 	$(BIN)/python -m benchmarks --out bench.json
 
 docs/benchmarks.md: $(READY)  ## the table in the documentation

@@ -2,7 +2,7 @@
 
     python -m benchmarks [NAME ...] [--all] [--out FILE.json] [--page FILE.md]
 
-Without names, all benchmarks of the table below run, which takes about a quarter of an hour on two free cores;
+Without names, all benchmarks of the table below run, which takes about half an hour on two free cores;
 ``--all`` adds those that take longer. Each runs in a process of its own, with one thread. He et al.'s recipe
 requires the data sets in the folder CLOVEN_DATA. `benchmarks/compare.py` compares the files of two runs. The exit
 code is 1 if a goal is missed, and 2 if a benchmark did not end.
