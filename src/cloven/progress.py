@@ -14,6 +14,10 @@ Progress = Callable[[str, int, int], None]
 """A function that takes the name of a stage, the number of finished pieces, and the number of all pieces."""
 
 
+SELDOM = 600
+"""The seconds after which the progress of a stage is logged again."""
+
+
 def no_progress(stage: str, done: int, total: int) -> None:
     """Report nothing."""
 
@@ -56,14 +60,21 @@ def report_progress() -> Iterator[Progress]:
 
 
 def _lines() -> Progress:
-    """Return a function that logs the start, the end and each tenth of a stage, with the remaining time."""
+    """Return a function that logs the start, the end and each tenth of a stage, with the remaining time.
+
+    A stage that takes long is logged every `SELDOM` seconds.
+    """
     starts: dict[str, tuple[float, int]] = {}
+    logged: dict[str, float] = {}
 
     def report(stage: str, done: int, total: int) -> None:
-        began, first = starts.setdefault(stage, (time.monotonic(), done))
-        if done not in (0, total) and (10 * done) // total == (10 * (done - 1)) // total:
+        now = time.monotonic()
+        began, first = starts.setdefault(stage, (now, done))
+        tenth = done in (0, total) or (10 * done) // total != (10 * (done - 1)) // total
+        if not tenth and now - logged.setdefault(stage, now) < SELDOM:
             return
-        left = (time.monotonic() - began) * (total - done) / (done - first) if done > first else 0.0
+        logged[stage] = now
+        left = (now - began) * (total - done) / (done - first) if done > first else 0.0
         log.info("%s: %d of %d%s", stage, done, total, f", about {duration(left)} left" if left >= 1 else "")
 
     return report

@@ -99,6 +99,19 @@ def test_a_cell_that_fails_does_not_stop_the_others(store: Store, shared: Materi
     assert store.keys() == {cell.key(shared) for cell in cells[1:]}
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_cells_can_be_left_for_a_later_run(store: Store, shared: Material, jobs: int) -> None:
+    cells = [Cell(small().seen(i), Nearest(), seed) for i in (0, 1) for seed in (0, 1)]
+
+    left = run(cells, shared, store, LocalExecutor(jobs, later=lambda cell: cell.seed > 0))
+
+    assert left.keys() == {cell.key(shared) for cell in cells if cell.seed > 0}
+    assert all(one.later and not one.failed for one in left.values())
+    assert store.keys() == {cell.key(shared) for cell in cells if cell.seed == 0}
+    assert not run(cells, shared, store, LocalExecutor(jobs))
+    assert len(store.keys()) == 4
+
+
 def test_a_cell_that_kills_its_process_fails_alone(store: Store, shared: Material) -> None:
     made = small()
     cells = [Cell(made.seen(i), Nearest(), seed) for i in (0, 1) for seed in range(3)]

@@ -33,7 +33,12 @@ DIGITS = ("--data", "digits")
         (("--claims",), ("there is no figure at scale desk",)),
         (("--claims", "--out", "nowhere"), ("there is no figure at scale desk",)),
         (("--figure", "7", *DIGITS), ("--figure is '7'; choose from 5a, 5b, 5c, 6, 3",)),
-        (("--figure", "5c", *DIGITS, "--scale", "tiny"), ("--scale is 'tiny'; choose from full, desk",)),
+        (("--figure", "5c", *DIGITS, "--scale", "tiny"), ("--scale is 'tiny'; choose from full, bench, desk",)),
+        (
+            ("--figure", "5b", *DIGITS, "--scale", "bench"),
+            ("--scale bench has no figure 5b; choose from 5a, 5c, 6",),
+        ),
+        (("--figure", "5c", *DIGITS, "--hours", "-1"), ("--hours",)),
         (("--figure", "5c"), ("--data is missing",)),
         (("--figure", "5c", *DIGITS, "--power", "2W"), ("--clock and --power require --figure 3",)),
         (("--figure", "5c", *DIGITS, "--controls", "nonesuch"), ("--controls has 'nonesuch'; choose from all",)),

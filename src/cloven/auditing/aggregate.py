@@ -117,10 +117,13 @@ def _trained(each: Sequence[TrainingTime]) -> TrainingTime | None:
 def difference(more: Sequence[str], less: Sequence[str], metric: Metric, store: Store) -> SeedsRange:
     """Return the paired difference of the scores of two attacks, given by their cells' keys, one for each seed.
 
+    It covers as many seeds as both have.
+
     Where no label differs, the interval reaches to the Wilson limit of a share of 0 among as many images, on both
     sides of 0.
     """
-    differences = store.scores(more, metric) - store.scores(less, metric)
+    seeds = min(len(more), len(less))
+    differences = store.scores(more[:seeds], metric) - store.scores(less[:seeds], metric)
     found = mean_range(differences, difference_bounds(metric))
     if metric == "ssim" or bool(differences.any()):
         return found

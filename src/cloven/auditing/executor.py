@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,11 +36,12 @@ BEGUN = 8
 class Unfinished:
     """The reason why a cell has no result.
 
-    It has ``failed``, or else the attacker lacks knowledge that the attack needs.
+    It has ``failed``, it was left for ``later``, or else the attacker lacks knowledge that the attack needs.
     """
 
     reason: str
     failed: bool = False
+    later: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,15 +97,26 @@ class Executor(Protocol):
         ...
 
 
+Later = Callable[[Cell], bool]
+"""A function that returns whether a cell is left for a later run; it is called when the cell could start."""
+
+
+def never(_: Cell) -> bool:
+    """Return False: no cell is left for a later run."""
+    return False
+
+
 @dataclass(frozen=True)
 class LocalExecutor:
     """Computes cells on this machine: in this process, or in several with one thread each.
 
-    ``memory`` limits the bytes of memory of all processes together; None for no limit.
+    ``memory`` limits the bytes of memory of all processes together; None for no limit. A unit is left for a later
+    run if each of its cells is.
     """
 
     jobs: int = 1
     memory: int | None = None
+    later: Later = never
 
     @property
     def ahead(self) -> int:
@@ -121,10 +133,26 @@ class LocalExecutor:
         most = Capacity(self.jobs, TOGETHER)
         return most if self.memory is None else capacity(cells, material, limit=self.memory, most=most)
 
-    def sharing(self, group: CellGroup) -> AbstractContextManager[Submit]:
+    @contextmanager
+    def sharing(self, group: CellGroup) -> Iterator[Submit]:
         """See `Executor`; each group has its own processes."""
         alone = group.jobs == 1
-        return nullcontext(partial(_here, group)) if alone else process_pool(compute, group, jobs=group.jobs)
+        with (
+            nullcontext(partial(_here, group)) if alone else process_pool(compute, group, jobs=group.jobs) as submit
+        ):
+
+            def submit_now(index: int) -> Future[EndedCells]:
+                unit = group.units[index]
+                return _left(unit) if all(map(self.later, unit.values())) else submit(index)
+
+            yield submit_now
+
+
+def _left(keys: Iterable[str]) -> Future[EndedCells]:
+    """Return the future of cells that are left for a later run."""
+    future: Future[EndedCells] = Future()
+    future.set_result(dict.fromkeys(keys, Unfinished("it is left for a later run", later=True)))
+    return future
 
 
 def _here(group: CellGroup, index: int) -> Future[EndedCells]:

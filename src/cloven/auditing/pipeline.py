@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
+from itertools import takewhile
 from math import prod
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from cloven.auditing.cases import Case
 from cloven.auditing.cell import Cell, Knows
 from cloven.auditing.curves import curves, fewer, shorter
 from cloven.auditing.divisions import programs
-from cloven.auditing.executor import AuditCells, AuditSteps, LocalExecutor, Unfinished, run_audit
+from cloven.auditing.executor import AuditCells, AuditSteps, Later, LocalExecutor, Unfinished, never, run_audit
 from cloven.auditing.finding import Finding
 from cloven.auditing.guessing import guess
 from cloven.auditing.material import SETS, ImageSets, Material, fingerprint, prepare
@@ -78,13 +79,20 @@ SIDE, CHANNELS, NUMBERS = 8, 64, 5_000_000
 class Execution:
     """The folder of an audit's results, its number of processes, and the function that reports its progress.
 
-    ``memory`` limits the bytes of memory of all processes together; None for no limit.
+    ``memory`` limits the bytes of memory of all processes together; None for no limit. The summary of an audit that
+    leaves cells for ``later`` is that of the others.
     """
 
     folder: Path
     jobs: int = 1
     progress: Progress = no_progress
     memory: int | None = None
+    later: Later = never
+
+    @property
+    def executor(self) -> LocalExecutor:
+        """Return the executor of the audit's cells."""
+        return LocalExecutor(self.jobs, self.memory, self.later)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +140,7 @@ def execute(study: Study, paper: Paper, execution: Execution) -> Summary:
         ClovenError: for settings, images or a folder that cannot be used; then nothing is written.
     """
     steps = audit_steps(study, paper, execution.folder, execution.progress)
-    return run_audit(steps, LocalExecutor(execution.jobs, execution.memory), execution.progress)
+    return run_audit(steps, execution.executor, execution.progress)
 
 
 def audit_steps(study: Study, paper: Paper, folder: Path, progress: Progress) -> AuditSteps:
@@ -172,7 +180,7 @@ def execute_loaded(study: Study, subject: LoadedSubject, paper: Paper, execution
     with opened(execution.folder, configuration(study, images.sets)) as store:
         scene = simulated(study, images, subject.graph, execution.progress)
         steps = attacked(scene, study.settings, paper, store, execution.progress, start)
-        return run_audit(steps, LocalExecutor(execution.jobs, execution.memory), execution.progress)
+        return run_audit(steps, execution.executor, execution.progress)
 
 
 def configuration(study: Study, images: ImageSets, capture: str | None = None) -> dict[str, JsonValue]:
@@ -340,6 +348,7 @@ def attacked(
         done: list[tuple[PlannedAttack, AttackedCase]] = []
         impossible: dict[str, str] = {}
         shown: dict[str, PlannedCell] = {}
+        left = 0
         for half in (False, True) if settings.curve else (False,):
             cells: dict[str, Cell] = {}
             begun: list[tuple[PlannedAttack, AttackedCase]] = []
@@ -351,20 +360,29 @@ def attacked(
                 shown |= {key: _planned(entry, cell) for key, cell in named.items()}
             store.plan(shown)
             lacking = yield AuditCells(cells, material, store)
-            shown |= {key: _without_result(shown[key], reason) for key, reason in lacking.items()}
+            ended = {key: why for key, why in lacking.items() if not why.later}
+            left += len(lacking) - len(ended)
+            shown |= {key: _without_result(shown[key], why) for key, why in ended.items()}
             store.plan(shown)
             _refuse_failed(shown.values())
-            impossible |= {one.attack: lacking[one.keys[0]].reason for _, one in begun if one.keys[0] in lacking}
-            done += [(entry, one) for entry, one in begun if one.keys[0] not in lacking]
+            impossible |= {one.attack: ended[one.keys[0]].reason for _, one in begun if one.keys[0] in ended}
+            seeds = [(entry, replace(one, keys=_until(one.keys, lacking))) for entry, one in begun]
+            done += [(entry, one) for entry, one in seeds if one.keys]
         if not done and impossible:
             raise ClovenError(list(impossible.values()))
         results = [one for _, one in done]
         summary = _summary(scene, settings, paper, material, results, store)
     seconds = round(time.perf_counter() - start, 1)
-    warnings = (*_left_out(settings.suite.names, planned, impossible), *summary.warnings)
+    later = [f"{left} of {len(shown)} cells are left for a later run."] if left else []
+    warnings = (*_left_out(settings.suite.names, planned, impossible), *later, *summary.warnings)
     summary = summary.model_copy(update={"shapes": shapes, "seconds": seconds, "warnings": warnings})
     write_document(store.folder / SUMMARY, summary.model_dump(mode="json"))
     return summary
+
+
+def _until(keys: Sequence[str], lacking: Mapping[str, Unfinished]) -> tuple[str, ...]:
+    """Return the keys up to the first that has no result."""
+    return tuple(takewhile(lambda key: key not in lacking, keys))
 
 
 def _refuse_failed(cells: Iterable[PlannedCell]) -> None:

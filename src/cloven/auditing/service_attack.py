@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cloven.auditing.captured import IMAGES, Capture, MessageShapes, read
 from cloven.auditing.classifier import classes_of
-from cloven.auditing.executor import LocalExecutor, run_audit
+from cloven.auditing.executor import run_audit
 from cloven.auditing.material import ImageSets, fingerprint, refuse_few, refuse_overlap, without_copies
 from cloven.auditing.paper import NO_PAPER
 from cloven.auditing.pipeline import Execution, attacked
@@ -131,7 +131,7 @@ def attack_service(asked: ServiceAttack, settings: AuditSettings, execution: Exe
             capture = replace(read(pairs, asked.shapes, several=several), copies=copies)
             scene = _scene(asked, settings, capture, learned)
             steps = attacked(scene, settings, NO_PAPER, store, execution.progress, start)
-            return run_audit(steps, LocalExecutor(execution.jobs, execution.memory), execution.progress)
+            return run_audit(steps, execution.executor, execution.progress)
 
 
 def _send(

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cloven.cli.exits import MISSED
 from cloven.cli.options import (
     ATTACKS,
+    COMPUTING,
     COST,
     IMAGES,
     MODEL,
@@ -70,7 +72,11 @@ def s1(
         bool, typer.Option("--claims", help="Judge the paper's claims by the figures of --scale in runs/s1-*.")
     ] = False,
     scale: Annotated[
-        str, typer.Option(help="full (as in the paper) or desk (two cores, half an hour).", metavar="NAME")
+        str,
+        typer.Option(
+            help="full (as in the paper), bench (two cores, a night) or desk (two cores, half an hour).",
+            metavar="NAME",
+        ),
     ] = "desk",
     controls: Annotated[
         str,
@@ -126,6 +132,16 @@ def s1(
             rich_help_panel=ATTACKS,
         ),
     ] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(
+            help="Start no attack after N hours, and draw the bars that are finished, of the first seed first; "
+            "default: no limit.",
+            min=0,
+            metavar="N",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = None,
     clock: Annotated[
         str,
         typer.Option(
@@ -154,7 +170,8 @@ def s1(
     """Reproduce a figure of Mehrafrooz et al. (2025), or judge the paper's claims.
 
     The paper is "A Security Analysis of CNN Partitioning Strategies for Distributed Inference at the Edge". To
-    continue a figure that was stopped, give the same command again.
+    continue a figure that was stopped, give the same command again. The exit code is 1 if --hours ended before the
+    figure was finished.
     """
     if judge == bool(figure):
         raise ClovenError("give either --figure (3, 5a, 5b, 5c or 6) or --claims")
@@ -184,10 +201,12 @@ def s1(
         disk,
         seed,
     )
-    _reproduce_figure(options, out, jobs=jobs or cores(), as_json=as_json)
+    _reproduce_figure(options, out, jobs=jobs or cores(), hours=hours, as_json=as_json)
 
 
-def _reproduce_figure(options: FigureOptions, out: Path | None, *, jobs: int, as_json: bool) -> None:
+def _reproduce_figure(
+    options: FigureOptions, out: Path | None, *, jobs: int, hours: float | None, as_json: bool
+) -> None:
     from cloven.papers.s1.experiments import folder_of
     from cloven.papers.s1.reproduce import reproduce
     from cloven.reporting.strategy_bars import write
@@ -195,14 +214,22 @@ def _reproduce_figure(options: FigureOptions, out: Path | None, *, jobs: int, as
     request = _request(options)
     folder = out or folder_of(options.figure, options.scale)
     with resumable(folder) as progress:
-        document = reproduce(request, out=folder, jobs=jobs, progress=progress)
-    picture = write(folder, document)
+        document = reproduce(request, out=folder, jobs=jobs, progress=progress, hours=hours)
+    picture = write(folder, document) if document.bars else "none"
     if as_json:
         print_json(document.model_dump(mode="json"))
     else:
         _print_claims(document.claims)
         _print_bars(document)
     log.info("figure: %s   numbers: %s", picture, folder / "figure.json")
+    if not document.progress.complete:
+        log.warning(
+            "%s are finished in %s after %g hours: run the same command again to continue",
+            document.progress,
+            folder,
+            hours,
+        )
+        raise typer.Exit(MISSED)
 
 
 def _request(options: FigureOptions) -> Request:
@@ -222,7 +249,10 @@ def _request(options: FigureOptions) -> Request:
         for name in controls
         if name not in CONTROLS
     ]
-    usual = SCALES.get(options.scale, {}).get(options.figure)
+    figures = SCALES.get(options.scale, {})
+    usual = figures.get(options.figure)
+    if figures and usual is None and options.figure in FIGURES:
+        problems.append(f"--scale {options.scale} has no figure {options.figure}; choose from {', '.join(figures)}")
     if usual and options.model and setup.layers_of(options.model) != setup.layers_of(usual.model):
         problems.append(
             f"--model is {options.model!r}; figure {options.figure} expects {usual.model}, in any width"

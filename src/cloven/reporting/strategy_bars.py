@@ -55,10 +55,13 @@ def drawn(document: StrategyFigure) -> Figure:
     axes = made.subplots(len(controls), len(data), squeeze=False, sharey=True)
     for line, control in zip(axes, controls, strict=True):
         for place, name in zip(line, data, strict=True):
-            mine = [bar for bar in bars if (bar.control, bar.data) == (control, name)]
-            _panel(place, mine, _title(document, name, control))
+            if mine := [bar for bar in bars if (bar.control, bar.data) == (control, name)]:
+                _panel(place, mine, _title(document, name, control))
+            else:
+                place.set_axis_off()
         line[0].set_ylabel("agreement")
     title = f"{PAPERS['s1']}, {document.title}, scale {document.scale.name}"
+    title += "" if document.progress.complete else f" (unfinished: {document.progress})"
     made.suptitle(title, y=1 - 0.15 / height, fontsize=12)
     ends = {"top": 1 - 0.65 / height, "bottom": (foot + 0.55) / height}
     made.subplots_adjust(left=0.07, right=0.99, hspace=0.75, wspace=0.05, **ends)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from cloven.auditing.finding import Finding, Metric, ScoreRange
+from cloven.auditing.finding import Finding, Metric, ObservationContext, ScoreRange
 from cloven.auditing.ranges import POSSIBLE, difference_bounds
 from cloven.auditing.ranking import LEAST_KAPPA
 from cloven.auditing.store import Store
@@ -122,11 +122,22 @@ def difference(higher: StrategyBar, lower: StrategyBar) -> Interval:
 
 # --- from finished studies --------------------------------------------------------------------------------------
 
+Place = tuple[str, str, str]
+"""The strategy, the layer and the link of a bar of a study."""
+
 
 def bars(
-    figure: str, scale: StudyScale, panel: FigureStudy, summary: Summary, folder: Path, victims: str
+    figure: str,
+    scale: StudyScale,
+    panel: FigureStudy,
+    summary: Summary,
+    folder: Path,
+    victims: str,
+    shares: Mapping[Place, int],
 ) -> list[StrategyBar]:
-    """Return the bars of one study.
+    """Return the bars of one study, each with the seeds that all its shares have.
+
+    A bar is left out as long as one of its shares has no seed.
 
     Args:
         figure: the paper's figure.
@@ -135,10 +146,11 @@ def bars(
         summary: the study's summary.
         folder: the study's folder.
         victims: the fingerprint of its victim images.
+        shares: the number of shares of each bar.
     """
-    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    groups: dict[Place, list[Finding]] = {}
     for finding in summary.findings:
-        groups.setdefault(_group(finding, panel.division), []).append(finding)
+        groups.setdefault(place(finding, panel.division), []).append(finding)
     store, data = Store(folder), summary.data.partition(":")[0]
     return [
         StrategyBar(
@@ -159,21 +171,23 @@ def bars(
             scale,
         )
         for (strategy, layer, where), members in groups.items()
+        if len(members) == shares[strategy, layer, where]
     ]
 
 
-def _group(finding: Finding, division: str) -> tuple[str, str, str]:
-    """Return the strategy, layer and link of a bar; all shares of a layer make one bar, each tap another."""
-    if finding.view == "paper":
-        return finding.strategy, TILE if finding.label == "Input tile" else finding.label, ""
-    together = " and ".join(sorted({device for link in finding.links for device in link}))
-    words = (division, " to ".join(finding.link) if finding.link else together)
-    return finding.strategy, WHOLE_LINK, ", ".join(word for word in words if word)
+def place(seen: ObservationContext, division: str) -> Place:
+    """Return the place of an observation's bar; all shares of a layer make one bar, each tap another."""
+    if seen.view == "paper":
+        return seen.strategy, TILE if seen.label == "Input tile" else seen.label, ""
+    together = " and ".join(sorted({device for link in seen.links for device in link}))
+    words = (division, " to ".join(seen.link) if seen.link else together)
+    return seen.strategy, WHOLE_LINK, ", ".join(word for word in words if word)
 
 
 def _scores(members: Sequence[Finding], store: Store, metric: Metric) -> Tensor:
     """Return the scores ``(seeds, shares, n)``."""
-    return torch.stack([store.scores(member.keys, metric) for member in members], 1)
+    seeds = min(len(member.seeds) for member in members)
+    return torch.stack([store.scores(member.keys[:seeds], metric) for member in members], 1)
 
 
 def _baseline(members: Sequence[Finding], metric: Metric) -> float:

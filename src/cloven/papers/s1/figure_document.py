@@ -121,6 +121,23 @@ class StudyRow(Document):
     notes: tuple[str, ...]
 
 
+class FigureProgress(Document):
+    """The finished part of a figure: ``bars`` with at least one seed, and ``cells`` (an attack with one seed)."""
+
+    bars: int
+    planned_bars: int
+    cells: int
+    planned_cells: int
+
+    @property
+    def complete(self) -> bool:
+        """Return whether nothing is left."""
+        return self.cells == self.planned_cells
+
+    def __str__(self) -> str:
+        return f"{self.bars} of {self.planned_bars} bars, {self.cells} of {self.planned_cells} cells"
+
+
 class StrategyFigure(Document):
     """A reproduced figure of the paper.
 
@@ -128,7 +145,7 @@ class StrategyFigure(Document):
     scores of each image.
     """
 
-    schema_version: Literal[5] = 5
+    schema_version: Literal[6] = 6
     cloven: str
     paper: Literal["s1"] = "s1"
     figure: str
@@ -140,6 +157,7 @@ class StrategyFigure(Document):
     panels: tuple[StudyRow, ...]
     bars: tuple[BarRow, ...]
     claims: tuple[JudgedClaim, ...]
+    progress: FigureProgress
     notes: tuple[str, ...]
     seconds: float
     tensors_sha256: str = ""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,22 +17,33 @@ import torch
 from safetensors.torch import save
 
 from cloven.auditing import pipeline
+from cloven.auditing.cell import Cell
+from cloven.auditing.executor import ATTACKING
 from cloven.auditing.paper import Paper
 from cloven.auditing.pipeline import Execution
+from cloven.auditing.scenes import simulated_cases
 from cloven.auditing.settings import Study
 from cloven.auditing.store import CONFIG, SUMMARY, Store, read_model, write_document
-from cloven.auditing.subject import SAME, Subject, cnn, initial, is_trained_here, load_images
+from cloven.auditing.subject import SAME, Subject, cnn, initial, is_trained_here, load_images, untrained
 from cloven.auditing.summary import Summary
 from cloven.errors import ClovenError, tried
 from cloven.files import read_bytes, read_json, read_tensors, replacing
 from cloven.papers.s1 import setup
-from cloven.papers.s1.bars import StrategyBar, bars
+from cloven.papers.s1.bars import Place, StrategyBar, bars, place
 from cloven.papers.s1.claims import all_judged
 from cloven.papers.s1.experiments import CONTROLS, FIGURES, FigureStudy, Request, panels
-from cloven.papers.s1.figure_document import BarRow, DividedModel, StrategyFigure, StudyRow, StudyVerdict
+from cloven.papers.s1.figure_document import (
+    BarRow,
+    DividedModel,
+    FigureProgress,
+    StrategyFigure,
+    StudyRow,
+    StudyVerdict,
+)
 from cloven.papers.s1.scales import FULL
 from cloven.papers.s1.table1 import describe
 from cloven.parallel import side_by_side
+from cloven.partition.observe import Observation
 from cloven.progress import Progress
 from cloven.zoo.originals import originals
 
@@ -74,24 +87,37 @@ def _twice(kinds: Sequence[str]) -> list[str]:
     return [f"{kind} is given {kinds.count(kind)} times; give one data set of each kind" for kind in again]
 
 
-def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> StrategyFigure:
+def reproduce(
+    request: Request, *, out: Path, jobs: int, progress: Progress, hours: float | None = None
+) -> StrategyFigure:
     """Run or continue the studies of a figure, each in its own folder, and write ``figure.json`` and the scores.
+
+    With a limit on the ``hours``, no attack starts after them, and the figure has the bars that are finished. The
+    studies then take turns: for each seed, first the bars with few attacks, then those with one for each slice.
 
     Raises:
         ClovenError: for an invalid request; it lists all problems, and nothing is written.
     """
     start = time.perf_counter()
+    end = math.inf if hours is None else start + 3600 * hours
     request = ready(request)
     found: list[StrategyBar] = []
     rows = []
     every = panels(request)
+    shares = _shares(every)
     train([panel.study.subject for panel in every if not (out / panel.name / SUMMARY).exists()], jobs, progress)
-    _study(every, out, jobs, progress)
+    cells = request.scale.seeds * sum(each.total() for each in shares.values())
+    for turn in _turns(request) if hours is not None else _turns(request)[-1:]:
+        _study(every, out, jobs, _of_all(every, out, cells, progress), turn, end)
+    done = 0
     for panel in every:
+        if not (out / panel.name / SUMMARY).exists():
+            continue
         summary = Store(out / panel.name).summary()
         victims = str(read_json(out / panel.name / CONFIG)["victim_images"])
-        found += bars(request.figure, request.scale, panel, summary, out / panel.name, victims)
+        found += bars(request.figure, request.scale, panel, summary, out / panel.name, victims, shares[panel.name])
         rows.append(_panel(panel, summary))
+        done += sum(len(finding.seeds) for finding in summary.findings)
     from_weights = (
         f"the CNN's training starts from {request.start.name}, on which the paper says nothing"
         if request.start
@@ -109,6 +135,12 @@ def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> 
         panels=tuple(rows),
         bars=tuple(bar.row() for bar in found),
         claims=all_judged(found),
+        progress=FigureProgress(
+            bars=len(found),
+            planned_bars=sum(map(len, shares.values())),
+            cells=done,
+            planned_cells=cells,
+        ),
         notes=LEFT_OPEN,
         seconds=round(time.perf_counter() - start, 1),
     )
@@ -130,16 +162,68 @@ def _trained(whose: Sequence[Subject], index: int) -> None:
     cnn(who, load_images(who), lambda *_: None)
 
 
-def _study(every: Sequence[FigureStudy], out: Path, jobs: int, progress: Progress) -> None:
-    """Run all studies, grouped by model and images so that each group is loaded once."""
-    number = 0
+def _shares(every: Sequence[FigureStudy]) -> dict[str, Counter[Place]]:
+    """Return the number of shares of each bar, for each study by its name."""
+    found: dict[str, Counter[Place]] = {}
     for subject in dict.fromkeys(panel.study.subject for panel in every):
+        graph = untrained(subject, load_images(subject))
+        for panel in (panel for panel in every if panel.study.subject == subject):
+            seen = (case.context for case in simulated_cases(panel.study, graph))
+            found[panel.name] = Counter(place(context, panel.division) for context in seen)
+    return found
+
+
+Turn = tuple[int, bool]
+"""A seed, and whether slices are attacked as well: a bar of slices takes an attack for each device."""
+
+
+def _turns(request: Request) -> list[Turn]:
+    seeds = range(request.seed, request.seed + request.scale.seeds)
+    return [(seed, slices) for seed in seeds for slices in (False, True)]
+
+
+def _turn_of(cell: Cell) -> Turn:
+    seen = cell.observation
+    assert isinstance(seen, Observation)
+    parts = any(one.shape != seen.graph.by_name[one.value].shape for one in seen.seen)
+    return cell.seed, parts and seen.view == "paper" and not seen.raw_image
+
+
+def _of_all(every: Sequence[FigureStudy], out: Path, cells: int, progress: Progress) -> Progress:
+    """Return the progress that counts the attacks of all studies together."""
+
+    def report(stage: str, done: int, total: int) -> None:
+        if stage == ATTACKING:
+            done, total = sum(len(Store(out / panel.name).keys()) for panel in every), cells
+        progress(stage, done, total)
+
+    return report
+
+
+def _study(every: Sequence[FigureStudy], out: Path, jobs: int, progress: Progress, turn: Turn, end: float) -> None:
+    """Run all studies up to a turn, grouped by model and images so that each group is loaded once.
+
+    ``end`` is the time after which no attack starts.
+    """
+
+    def later(cell: Cell) -> bool:
+        return _turn_of(cell) > turn or time.perf_counter() > end
+
+    for subject in dict.fromkeys(panel.study.subject for panel in every):
+        if time.perf_counter() > end:
+            return
         loaded = pipeline.load_subject(subject, progress)
         for panel in (panel for panel in every if panel.study.subject == subject):
-            number += 1
-            head = f"{number} of {len(every)}, {panel.name}: "
+            if time.perf_counter() > end:
+                return
+            head = f"{panel.name}: "
             paper = Paper(panel.chain_for, notes=partial(setup.notes, subject.model))
-            execution = Execution(out / panel.name, jobs, lambda stage, *of, head=head: progress(head + stage, *of))
+            execution = Execution(
+                out / panel.name,
+                jobs,
+                lambda stage, *of, head=head: progress(stage if stage == ATTACKING else head + stage, *of),
+                later=later,
+            )
             pipeline.execute_loaded(panel.study, loaded, paper, execution)
 
 

@@ -1,4 +1,4 @@
-"""Scales at which the figures are reproduced: the paper's own, and one for two cores in half an hour."""
+"""Scales at which the figures are reproduced: the paper's own, and two for the two cores of a small machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from cloven.zoo.training import EPOCHS
 
-Name = Literal["full", "desk"]
+Name = Literal["full", "bench", "desk"]
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
@@ -78,4 +78,11 @@ DESK: Mapping[str, StudyScale] = {
 }
 """The scale for two cores, by figure; the attacks on LeNet-5 and MobileNet have the same sizes."""
 
-SCALES: Mapping[str, Mapping[str, StudyScale]] = {"full": FULL, "desk": DESK}
+BENCH: Mapping[str, StudyScale] = {
+    "5a": StudyScale("bench", f"{MOBILENET}_0.75", 96, 5000, 1000, 4, 2, training=3, images=10_000, seeds=3),
+    "5c": StudyScale("bench", LENET, None, 5000, 1000, 4, 2, seeds=3),
+    "6": StudyScale("bench", f"{MOBILENET}_0.75", 96, 5000, 1000, 4, 2, training=3, images=10_000, seeds=3),
+}
+"""The scale for a night on two cores, by figure: three seeds, and the same attacks and CNNs in all figures."""
+
+SCALES: Mapping[str, Mapping[str, StudyScale]] = {"full": FULL, "bench": BENCH, "desk": DESK}
