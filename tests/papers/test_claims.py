@@ -237,6 +237,24 @@ def test_a_claim_counts_the_seeds_behind_it() -> None:
     assert figures(made).basis == ""
 
 
+def test_a_verdict_of_several_seeds_covers_the_seeds() -> None:
+    """A difference that the images of one seed show is undecided if it differs from seed to seed."""
+    seeds = [scores(share) for share in (0.8, 0.4, 0.6)]
+    low = [bar(torch.cat([scores(0.5)] * 3), strategy=s) for s in ("horizontal", "data")]
+
+    assert judge("C2", [bar(seeds[0]), *low]).verdict == "holds"
+    assert judge("C2", [bar(torch.cat(seeds)), *low]).verdict == "undecided"
+    assert judge("C2", [bar(torch.cat([seeds[0]] * 3)), *low]).verdict == "holds"
+
+
+def test_bars_are_equal_if_they_are_in_the_seeds_that_both_have() -> None:
+    one, other = torch.cat([scores(0.8), scores(0.4)]), scores(0.8)
+    bars = [bar(one, figure="6", devices=2), bar(other, figure="6", devices=4)]
+
+    assert judge("C8", bars).verdict == "holds"
+    assert judge("C8", [bars[0], replace(bars[1], scores=scores(0.4))]).verdict == "fails"
+
+
 @pytest.mark.parametrize("change", [{"name": "desk"}, {"queries": 1}, {"epochs": 9}, {"strong": 9}, {"seeds": 3}])
 def test_figures_whose_attacks_have_different_sizes_are_not_compared(change: dict[str, Any]) -> None:
     high, low = ORDERS["C6"](HIGH, LOW)

@@ -63,7 +63,6 @@ def _quick() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cloven.auditing.pipeline.untrained", once(untrained))
-        patch.setattr("cloven.papers.s1.reproduce.untrained", once(untrained))
         patch.setattr("cloven.auditing.pipeline.ready", once(ready))
         yield
 

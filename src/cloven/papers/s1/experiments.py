@@ -210,7 +210,7 @@ def _links(name: str, strong: Study, taps: Taps, divisions: Mapping[str, Divisio
 
 
 CLASSES = 10
-"""The class count in plans; it is not used, since a study's model has the classes of its data set."""
+"""The class count of models that are only divided, as in plans; a study's model has the classes of its data set."""
 
 
 def folder_of(figure: str, scale: str) -> Path:

@@ -8,8 +8,9 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
+from itertools import product
 from math import prod
 from pathlib import Path
 
@@ -24,14 +25,16 @@ from cloven.auditing.pipeline import Execution
 from cloven.auditing.scenes import simulated_cases
 from cloven.auditing.settings import Study
 from cloven.auditing.store import CONFIG, SUMMARY, Store, read_model, write_document
-from cloven.auditing.subject import SAME, Subject, cnn, initial, is_trained_here, load_images, untrained
+from cloven.auditing.subject import SAME, Subject, cnn, initial, is_trained_here, load_images
 from cloven.auditing.summary import Summary
 from cloven.errors import ClovenError, tried
 from cloven.files import read_bytes, read_json, read_tensors, replacing
+from cloven.graph.box import Shape
+from cloven.graph.graph import Graph
 from cloven.papers.s1 import setup
 from cloven.papers.s1.bars import Place, StrategyBar, bars, place
 from cloven.papers.s1.claims import all_judged
-from cloven.papers.s1.experiments import CONTROLS, FIGURES, FigureStudy, Request, panels
+from cloven.papers.s1.experiments import CLASSES, CONTROLS, FIGURES, FigureStudy, Request, panels
 from cloven.papers.s1.figure_document import (
     BarRow,
     DividedModel,
@@ -45,6 +48,8 @@ from cloven.papers.s1.table1 import describe
 from cloven.parallel import side_by_side
 from cloven.partition.observe import Observation
 from cloven.progress import Progress
+from cloven.runtime.capture import capture
+from cloven.zoo.named import make
 from cloven.zoo.originals import originals
 
 FIGURE, SCORES = "figure.json", "figure.safetensors"
@@ -107,8 +112,8 @@ def reproduce(
     shares = _shares(every)
     train([panel.study.subject for panel in every if not (out / panel.name / SUMMARY).exists()], jobs, progress)
     cells = request.scale.seeds * sum(each.total() for each in shares.values())
-    for turn in _turns(request) if hours is not None else _turns(request)[-1:]:
-        _study(every, out, jobs, _of_all(every, out, cells, progress), turn, end)
+    turns = _turns(request)
+    _study(every, out, jobs, _of_all(every, out, cells, progress), turns if hours is not None else turns[-1:], end)
     done = 0
     for panel in every:
         if not (out / panel.name / SUMMARY).exists():
@@ -162,15 +167,20 @@ def _trained(whose: Sequence[Subject], index: int) -> None:
     cnn(who, load_images(who), lambda *_: None)
 
 
-def _shares(every: Sequence[FigureStudy]) -> dict[str, Counter[Place]]:
-    """Return the number of shares of each bar, for each study by its name."""
+def _shares(every: Iterable[FigureStudy]) -> dict[str, Counter[Place]]:
+    """Return the number of shares of each bar, for each study by its name; no image is needed for it."""
     found: dict[str, Counter[Place]] = {}
-    for subject in dict.fromkeys(panel.study.subject for panel in every):
-        graph = untrained(subject, load_images(subject))
-        for panel in (panel for panel in every if panel.study.subject == subject):
-            seen = (case.context for case in simulated_cases(panel.study, graph))
-            found[panel.name] = Counter(place(context, panel.division) for context in seen)
+    for panel in every:
+        who = panel.study.subject
+        assert who.shape is not None
+        seen = simulated_cases(panel.study, _graph(who.model, who.shape))
+        found[panel.name] = Counter(place(case.context, panel.division) for case in seen)
     return found
+
+
+@cache
+def _graph(model: str, shape: Shape) -> Graph:
+    return capture(make(model, shape=shape, classes=CLASSES), torch.zeros(1, *shape))
 
 
 Turn = tuple[int, bool]
@@ -200,31 +210,30 @@ def _of_all(every: Sequence[FigureStudy], out: Path, cells: int, progress: Progr
     return report
 
 
-def _study(every: Sequence[FigureStudy], out: Path, jobs: int, progress: Progress, turn: Turn, end: float) -> None:
-    """Run all studies up to a turn, grouped by model and images so that each group is loaded once.
+def _study(
+    every: Sequence[FigureStudy], out: Path, jobs: int, progress: Progress, turns: Sequence[Turn], end: float
+) -> None:
+    """Run all studies up to each turn, grouped by model and images so that each group is loaded once in a turn.
 
     ``end`` is the time after which no attack starts.
     """
-
-    def later(cell: Cell) -> bool:
-        return _turn_of(cell) > turn or time.perf_counter() > end
-
-    for subject in dict.fromkeys(panel.study.subject for panel in every):
+    subjects = [panel.study.subject for panel in every]
+    grouped = sorted(every, key=lambda panel: subjects.index(panel.study.subject))
+    loaded: dict[Subject, pipeline.LoadedSubject] = {}
+    for turn, panel in product(turns, grouped):
         if time.perf_counter() > end:
             return
-        loaded = pipeline.load_subject(subject, progress)
-        for panel in (panel for panel in every if panel.study.subject == subject):
-            if time.perf_counter() > end:
-                return
-            head = f"{panel.name}: "
-            paper = Paper(panel.chain_for, notes=partial(setup.notes, subject.model))
-            execution = Execution(
-                out / panel.name,
-                jobs,
-                lambda stage, *of, head=head: progress(stage if stage == ATTACKING else head + stage, *of),
-                later=later,
-            )
-            pipeline.execute_loaded(panel.study, loaded, paper, execution)
+        subject = panel.study.subject
+        if subject not in loaded:
+            loaded = {subject: pipeline.load_subject(subject, progress)}
+        execution = Execution(
+            out / panel.name,
+            jobs,
+            lambda stage, *of, head=panel.name: progress(stage if stage == ATTACKING else f"{head}: {stage}", *of),
+            later=lambda cell, last=turn: _turn_of(cell) > last or time.perf_counter() > end,
+        )
+        paper = Paper(panel.chain_for, notes=partial(setup.notes, subject.model))
+        pipeline.execute_loaded(panel.study, loaded[subject], paper, execution)
 
 
 def _panel(panel: FigureStudy, summary: Summary) -> StudyRow:
