@@ -131,6 +131,22 @@ def setup(figure: StrategyFigure) -> str:
     )
 
 
+def reached(figure: StrategyFigure) -> str:
+    """Return how much of a figure is finished, and the time of its attacks."""
+    found, seeds = figure.progress, [bar.seeds for bar in figure.bars]
+    row = [
+        f"{found.bars} of {found.planned_bars}",
+        f"{found.cells} of {found.planned_cells}",
+        f"{_between(seeds, 'd')} of {figure.scale.seeds}",
+        f"{_minutes(figure):.0f}",
+    ]
+    return table(("bars", "attacks", "seeds of a bar", "attacks, core minutes"), [row])
+
+
+def _minutes(figure: StrategyFigure) -> float:
+    return sum(panel.attack_seconds for panel in figure.panels) / 60
+
+
 def data(figure: StrategyFigure) -> str:
     """Return a row for each data set: its size, and its differences from the paper's."""
     columns = ("data", "images", "size", "classes", "differences from the paper")
@@ -310,6 +326,7 @@ PAGE = page(
         "exceptions": of(JudgedClaims, exceptions),
         "figure_exceptions": of(StrategyFigure, exceptions),
         "setup": of(StrategyFigure, setup),
+        "reached": of(StrategyFigure, reached),
         "data": of(StrategyFigure, data),
         "cost": of(CostFigure, cost),
         "arithmetic": of(CostFigure, arithmetic),
@@ -329,6 +346,8 @@ PAGE = page(
         "verdict": of(JudgedClaims, verdict),
         "compared": of(JudgedClaims, compared),
         "judged": of(StrategyFigure, compared),
+        "finished": of(StrategyFigure, lambda figure, what: str(getattr(figure.progress, what))),
+        "minutes": of(StrategyFigure, lambda figure: f"{_minutes(figure):.0f}"),
         "without": of(CostFigure, of_cost(lambda bar: bar.seconds_without)),
         "with": of(CostFigure, of_cost(lambda bar: bar.seconds_with)),
         "ratio": of(CostFigure, of_cost(lambda bar: bar.ratio)),

@@ -30,6 +30,23 @@ def test_a_line_for_each_tenth_says_how_long_the_rest_takes(
     assert len(lines) == 11
 
 
+def test_a_stage_that_takes_long_is_logged_every_ten_minutes(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("cloven.progress.time.monotonic", lambda: now)
+    caplog.set_level(logging.INFO, "cloven")
+    with progress.report_progress() as report:
+        for done in range(4):
+            report("attacking", done, 100)
+            now += 360.0
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "attacking: 0 of 100",
+        "attacking: 2 of 100, about 9.8 h left",
+    ]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(3.4, "3 s"), (119, "119 s"), (150, "2 min"), (7199, "120 min"), (12600, "3.5 h")]
 )

@@ -6,7 +6,7 @@ import os
 import pickle
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -21,7 +21,7 @@ import torch
 from cloven.attacks.knowledge import Knowledge, Reconstructor
 from cloven.attacks.nearest import Nearest
 from cloven.auditing import ray_executor
-from cloven.auditing.cell import Cell
+from cloven.auditing.cell import Cell, Outcome, attacks
 from cloven.auditing.classifier import WholeModel
 from cloven.auditing.executor import AuditCells, AuditSteps, Executor, LocalExecutor, Unfinished, run_audits
 from cloven.auditing.finding import CellResult
@@ -110,6 +110,27 @@ def test_cells_can_be_left_for_a_later_run(store: Store, shared: Material, jobs:
     assert store.keys() == {cell.key(shared) for cell in cells if cell.seed == 0}
     assert not run(cells, shared, store, LocalExecutor(jobs))
     assert len(store.keys()) == 4
+
+
+def test_results_of_equal_cells_are_taken_from_other_stores(
+    store: Store, shared: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = [Cell(small().seen(0), Nearest(), seed) for seed in (0, 1)]
+    with opened(tmp_path / "other", {"x": 2}) as other:
+        run(cells[:1], shared, other, LocalExecutor())
+    computed: list[int] = []
+
+    def counted(of: Sequence[Cell], material: Material, checkpoints: Path | None) -> list[Outcome]:
+        computed.extend(cell.seed for cell in of)
+        return attacks(of, material, checkpoints)
+
+    monkeypatch.setattr("cloven.auditing.executor.attacks", counted)
+    run(cells, shared, store, LocalExecutor(elsewhere=(other,)))
+
+    assert computed == [1]
+    key = cells[0].key(shared)
+    assert store.cell(key) == other.cell(key)
+    assert store.tensors(key).keys() == other.tensors(key).keys()
 
 
 def test_a_cell_that_kills_its_process_fails_alone(store: Store, shared: Material) -> None:

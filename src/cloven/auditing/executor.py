@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -111,12 +111,13 @@ class LocalExecutor:
     """Computes cells on this machine: in this process, or in several with one thread each.
 
     ``memory`` limits the bytes of memory of all processes together; None for no limit. A unit is left for a later
-    run if each of its cells is.
+    run if each of its cells is. Results that one of the stores ``elsewhere`` has are taken from there.
     """
 
     jobs: int = 1
     memory: int | None = None
     later: Later = never
+    elsewhere: tuple[Store, ...] = ()
 
     @property
     def ahead(self) -> int:
@@ -141,24 +142,25 @@ class LocalExecutor:
             nullcontext(partial(_here, group)) if alone else process_pool(compute, group, jobs=group.jobs) as submit
         ):
 
-            def submit_now(index: int) -> Future[EndedCells]:
+            def submit_or_find(index: int) -> Future[EndedCells]:
                 unit = group.units[index]
-                return _left(unit) if all(map(self.later, unit.values())) else submit(index)
+                if all(map(self.later, unit.values())):
+                    return _ended(dict.fromkeys(unit, Unfinished("it is left for a later run", later=True)))
+                found = {key: store.finished(key) for store in self.elsewhere for key in unit if store.has(key)}
+                return _ended(found) if found.keys() == unit.keys() else submit(index)
 
-            yield submit_now
-
-
-def _left(keys: Iterable[str]) -> Future[EndedCells]:
-    """Return the future of cells that are left for a later run."""
-    future: Future[EndedCells] = Future()
-    future.set_result(dict.fromkeys(keys, Unfinished("it is left for a later run", later=True)))
-    return future
+            yield submit_or_find
 
 
 def _here(group: CellGroup, index: int) -> Future[EndedCells]:
     """Compute a unit in this process, and return the future of its results."""
+    return _ended(compute(group, index))
+
+
+def _ended(results: EndedCells) -> Future[EndedCells]:
+    """Return a future that has these results."""
     future: Future[EndedCells] = Future()
-    future.set_result(compute(group, index))
+    future.set_result(results)
     return future
 
 

@@ -80,7 +80,7 @@ class Execution:
     """The folder of an audit's results, its number of processes, and the function that reports its progress.
 
     ``memory`` limits the bytes of memory of all processes together; None for no limit. The summary of an audit that
-    leaves cells for ``later`` is that of the others.
+    leaves cells for ``later`` is that of the others. Results of equal cells are taken from audits ``elsewhere``.
     """
 
     folder: Path
@@ -88,11 +88,12 @@ class Execution:
     progress: Progress = no_progress
     memory: int | None = None
     later: Later = never
+    elsewhere: tuple[Path, ...] = ()
 
     @property
     def executor(self) -> LocalExecutor:
         """Return the executor of the audit's cells."""
-        return LocalExecutor(self.jobs, self.memory, self.later)
+        return LocalExecutor(self.jobs, self.memory, self.later, tuple(map(Store, self.elsewhere)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -149,6 +149,19 @@ class Store:
         write_document(path.with_suffix(".json"), cell.result.model_dump(mode="json"))
         path.with_suffix(".checkpoint").unlink(missing_ok=True)
 
+    def has(self, key: str) -> bool:
+        """Return whether a cell is finished."""
+        return (self.folder / CELLS / f"{key}.json").exists()
+
+    def finished(self, key: str) -> FinishedCell:
+        """Return a finished cell, to save it in another store.
+
+        Raises:
+            ClovenError: where a file of the cell is not as it was written.
+        """
+        self.tensors(key)  # checks them
+        return FinishedCell(self.cell(key), read_bytes(self.folder / CELLS / f"{key}.safetensors"))
+
     def cell(self, key: str) -> CellResult:
         """Return a cell's result.
 

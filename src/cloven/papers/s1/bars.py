@@ -184,6 +184,12 @@ def place(seen: ObservationContext, division: str) -> Place:
     return seen.strategy, WHOLE_LINK, ", ".join(word for word in words if word)
 
 
+def is_sliced(where: Place) -> bool:
+    """Return whether the bar at a place takes an attack for each slice of a layer."""
+    strategy, layer, _ = where
+    return strategy == "horizontal" and layer != WHOLE_LINK
+
+
 def _scores(members: Sequence[Finding], store: Store, metric: Metric) -> Tensor:
     """Return the scores ``(seeds, shares, n)``."""
     seeds = min(len(member.seeds) for member in members)

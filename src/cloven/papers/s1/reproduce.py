@@ -24,7 +24,7 @@ from cloven.auditing.paper import Paper
 from cloven.auditing.pipeline import Execution
 from cloven.auditing.scenes import simulated_cases
 from cloven.auditing.settings import Study
-from cloven.auditing.store import CONFIG, SUMMARY, Store, read_model, write_document
+from cloven.auditing.store import CONFIG, SUMMARY, Store, opened, read_model, write_document
 from cloven.auditing.subject import SAME, Subject, cnn, initial, is_trained_here, load_images
 from cloven.auditing.summary import Summary
 from cloven.errors import ClovenError, tried
@@ -32,7 +32,7 @@ from cloven.files import read_bytes, read_json, read_tensors, replacing
 from cloven.graph.box import Shape
 from cloven.graph.graph import Graph
 from cloven.papers.s1 import setup
-from cloven.papers.s1.bars import Place, StrategyBar, bars, place
+from cloven.papers.s1.bars import Place, StrategyBar, bars, is_sliced, place
 from cloven.papers.s1.claims import all_judged
 from cloven.papers.s1.experiments import CLASSES, CONTROLS, FIGURES, FigureStudy, Request, panels
 from cloven.papers.s1.figure_document import (
@@ -100,6 +100,9 @@ def reproduce(
     With a limit on the ``hours``, no attack starts after them, and the figure has the bars that are finished. The
     studies then take turns: for each seed, first the bars with few attacks, then those with one for each slice.
 
+    Attacks that are equal, such as those on a layer that is divided among any number of devices, are computed once:
+    their results are taken from the other studies of the figure, and of the figures in folders beside it.
+
     Raises:
         ClovenError: for an invalid request; it lists all problems, and nothing is written.
     """
@@ -109,11 +112,13 @@ def reproduce(
     found: list[StrategyBar] = []
     rows = []
     every = panels(request)
+    _refuse_changed(every, out)
     shares = _shares(every)
     train([panel.study.subject for panel in every if not (out / panel.name / SUMMARY).exists()], jobs, progress)
     cells = request.scale.seeds * sum(each.total() for each in shares.values())
-    turns = _turns(request)
-    _study(every, out, jobs, _of_all(every, out, cells, progress), turns if hours is not None else turns[-1:], end)
+    turns = _turns(request) if hours is not None else _turns(request)[-1:]
+    left = [(turn, one) for turn, one in product(turns, every) if not _is_done(turn, one, out, shares[one.name])]
+    _study(left, out, jobs, _of_all(every, out, cells, progress), end)
     done = 0
     for panel in every:
         if not (out / panel.name / SUMMARY).exists():
@@ -167,6 +172,16 @@ def _trained(whose: Sequence[Subject], index: int) -> None:
     cnn(who, load_images(who), lambda *_: None)
 
 
+def _refuse_changed(every: Sequence[FigureStudy], out: Path) -> None:
+    """Raise an error if the folder of a study that has begun is of other settings or images."""
+    begun = [panel for panel in every if (out / panel.name / CONFIG).exists()]
+    for subject in dict.fromkeys(panel.study.subject for panel in begun):
+        images = load_images(subject)
+        for panel in (panel for panel in begun if panel.study.subject == subject):
+            with opened(out / panel.name, pipeline.configuration(panel.study, images.sets)):
+                pass
+
+
 def _shares(every: Iterable[FigureStudy]) -> dict[str, Counter[Place]]:
     """Return the number of shares of each bar, for each study by its name; no image is needed for it."""
     found: dict[str, Counter[Place]] = {}
@@ -192,6 +207,17 @@ def _turns(request: Request) -> list[Turn]:
     return [(seed, slices) for seed in seeds for slices in (False, True)]
 
 
+def _is_done(turn: Turn, panel: FigureStudy, out: Path, shares: Mapping[Place, int]) -> bool:
+    """Return whether the summary of a study has all attacks of a turn."""
+    seed, slices = turn
+    if not (out / panel.name / SUMMARY).exists():
+        return False
+    findings = (row for row in Store(out / panel.name).summary().findings if seed in row.seeds)
+    found = Counter(place(row, panel.division) for row in findings)
+    wanted = shares if slices else {one: n for one, n in shares.items() if not is_sliced(one)}
+    return all(found[one] == count for one, count in wanted.items())
+
+
 def _turn_of(cell: Cell) -> Turn:
     seen = cell.observation
     assert isinstance(seen, Observation)
@@ -210,17 +236,14 @@ def _of_all(every: Sequence[FigureStudy], out: Path, cells: int, progress: Progr
     return report
 
 
-def _study(
-    every: Sequence[FigureStudy], out: Path, jobs: int, progress: Progress, turns: Sequence[Turn], end: float
-) -> None:
-    """Run all studies up to each turn, grouped by model and images so that each group is loaded once in a turn.
+def _study(left: Sequence[tuple[Turn, FigureStudy]], out: Path, jobs: int, progress: Progress, end: float) -> None:
+    """Run each study up to its turn; those of one turn that share a model and images follow each other.
 
     ``end`` is the time after which no attack starts.
     """
-    subjects = [panel.study.subject for panel in every]
-    grouped = sorted(every, key=lambda panel: subjects.index(panel.study.subject))
+    subjects = [panel.study.subject for _, panel in left]
     loaded: dict[Subject, pipeline.LoadedSubject] = {}
-    for turn, panel in product(turns, grouped):
+    for turn, panel in sorted(left, key=lambda one: (one[0], subjects.index(one[1].study.subject))):
         if time.perf_counter() > end:
             return
         subject = panel.study.subject
@@ -231,6 +254,7 @@ def _study(
             jobs,
             lambda stage, *of, head=panel.name: progress(stage if stage == ATTACKING else f"{head}: {stage}", *of),
             later=lambda cell, last=turn: _turn_of(cell) > last or time.perf_counter() > end,
+            elsewhere=tuple(config.parent for config in sorted(out.parent.glob(f"*/*/{CONFIG}"))),
         )
         paper = Paper(panel.chain_for, notes=partial(setup.notes, subject.model))
         pipeline.execute_loaded(panel.study, loaded[subject], paper, execution)
