@@ -23,6 +23,7 @@ from cloven.documents import parse_document
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
 from cloven.papers.s1 import reproduce as module
+from cloven.papers.s1 import turns
 from cloven.papers.s1.bars import StrategyBar
 from cloven.papers.s1.experiments import CONTROLS, DOMAIN, LINKS, PAPER, SIZE, FigureStudy, Request, panels
 from cloven.papers.s1.figure_document import StrategyFigure
@@ -282,6 +283,7 @@ def test_a_figure_that_takes_too_long_has_the_bars_that_are_finished(
     def until(attacks: int) -> StrategyFigure:
         clock = Clock(attacks)
         monkeypatch.setattr(module, "time", clock)
+        monkeypatch.setattr(turns, "time", clock)
         return reproduce(request, out=tmp_path / "out", jobs=1, progress=clock.report, hours=1)
 
     nothing = until(0)

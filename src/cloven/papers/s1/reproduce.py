@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from importlib import metadata
 from itertools import product
 from math import prod
@@ -18,23 +17,15 @@ import torch
 from safetensors.torch import save
 
 from cloven.auditing import pipeline
-from cloven.auditing.cell import Cell
-from cloven.auditing.executor import ATTACKING
-from cloven.auditing.paper import Paper
-from cloven.auditing.pipeline import Execution
-from cloven.auditing.scenes import simulated_cases
 from cloven.auditing.settings import Study
 from cloven.auditing.store import CONFIG, SUMMARY, Store, opened, read_model, write_document
 from cloven.auditing.subject import SAME, Subject, cnn, initial, is_trained_here, load_images
 from cloven.auditing.summary import Summary
 from cloven.errors import ClovenError, tried
 from cloven.files import read_bytes, read_json, read_tensors, replacing
-from cloven.graph.box import Shape
-from cloven.graph.graph import Graph
-from cloven.papers.s1 import setup
-from cloven.papers.s1.bars import Place, StrategyBar, bars, is_sliced, place
+from cloven.papers.s1.bars import StrategyBar, bars
 from cloven.papers.s1.claims import all_judged
-from cloven.papers.s1.experiments import CLASSES, CONTROLS, FIGURES, FigureStudy, Request, panels
+from cloven.papers.s1.experiments import CONTROLS, FIGURES, FigureStudy, Request, panels
 from cloven.papers.s1.figure_document import (
     BarRow,
     DividedModel,
@@ -45,11 +36,9 @@ from cloven.papers.s1.figure_document import (
 )
 from cloven.papers.s1.scales import FULL
 from cloven.papers.s1.table1 import describe
+from cloven.papers.s1.turns import is_done, of_all, run, shares, turns
 from cloven.parallel import side_by_side
-from cloven.partition.observe import Observation
 from cloven.progress import Progress
-from cloven.runtime.capture import capture
-from cloven.zoo.named import make
 from cloven.zoo.originals import originals
 
 FIGURE, SCORES = "figure.json", "figure.safetensors"
@@ -113,19 +102,19 @@ def reproduce(
     rows = []
     every = panels(request)
     _refuse_changed(every, out)
-    shares = _shares(every)
+    parts = shares(every)
     train([panel.study.subject for panel in every if not (out / panel.name / SUMMARY).exists()], jobs, progress)
-    cells = request.scale.seeds * sum(each.total() for each in shares.values())
-    turns = _turns(request) if hours is not None else _turns(request)[-1:]
-    left = [(turn, one) for turn, one in product(turns, every) if not _is_done(turn, one, out, shares[one.name])]
-    _study(left, out, jobs, _of_all(every, out, cells, progress), end)
+    cells = request.scale.seeds * sum(each.total() for each in parts.values())
+    order = turns(request) if hours is not None else turns(request)[-1:]
+    left = [(turn, one) for turn, one in product(order, every) if not is_done(turn, one, out, parts[one.name])]
+    run(left, out, jobs, of_all(every, out, cells, progress), end)
     done = 0
     for panel in every:
         if not (out / panel.name / SUMMARY).exists():
             continue
         summary = Store(out / panel.name).summary()
         victims = str(read_json(out / panel.name / CONFIG)["victim_images"])
-        found += bars(request.figure, request.scale, panel, summary, out / panel.name, victims, shares[panel.name])
+        found += bars(request.figure, request.scale, panel, summary, out / panel.name, victims, parts[panel.name])
         rows.append(_panel(panel, summary))
         done += sum(len(finding.seeds) for finding in summary.findings)
     from_weights = (
@@ -147,7 +136,7 @@ def reproduce(
         claims=all_judged(found),
         progress=FigureProgress(
             bars=len(found),
-            planned_bars=sum(map(len, shares.values())),
+            planned_bars=sum(map(len, parts.values())),
             cells=done,
             planned_cells=cells,
         ),
@@ -180,84 +169,6 @@ def _refuse_changed(every: Sequence[FigureStudy], out: Path) -> None:
         for panel in (panel for panel in begun if panel.study.subject == subject):
             with opened(out / panel.name, pipeline.configuration(panel.study, images.sets)):
                 pass
-
-
-def _shares(every: Iterable[FigureStudy]) -> dict[str, Counter[Place]]:
-    """Return the number of shares of each bar, for each study by its name; no image is needed for it."""
-    found: dict[str, Counter[Place]] = {}
-    for panel in every:
-        who = panel.study.subject
-        assert who.shape is not None
-        seen = simulated_cases(panel.study, _graph(who.model, who.shape))
-        found[panel.name] = Counter(place(case.context, panel.division) for case in seen)
-    return found
-
-
-@cache
-def _graph(model: str, shape: Shape) -> Graph:
-    return capture(make(model, shape=shape, classes=CLASSES), torch.zeros(1, *shape))
-
-
-Turn = tuple[int, bool]
-"""A seed, and whether slices are attacked as well: a bar of slices takes an attack for each device."""
-
-
-def _turns(request: Request) -> list[Turn]:
-    seeds = range(request.seed, request.seed + request.scale.seeds)
-    return [(seed, slices) for seed in seeds for slices in (False, True)]
-
-
-def _is_done(turn: Turn, panel: FigureStudy, out: Path, shares: Mapping[Place, int]) -> bool:
-    """Return whether the summary of a study has all attacks of a turn."""
-    seed, slices = turn
-    if not (out / panel.name / SUMMARY).exists():
-        return False
-    findings = (row for row in Store(out / panel.name).summary().findings if seed in row.seeds)
-    found = Counter(place(row, panel.division) for row in findings)
-    wanted = shares if slices else {one: n for one, n in shares.items() if not is_sliced(one)}
-    return all(found[one] == count for one, count in wanted.items())
-
-
-def _turn_of(cell: Cell) -> Turn:
-    seen = cell.observation
-    assert isinstance(seen, Observation)
-    parts = any(one.shape != seen.graph.by_name[one.value].shape for one in seen.seen)
-    return cell.seed, parts and seen.view == "paper" and not seen.raw_image
-
-
-def _of_all(every: Sequence[FigureStudy], out: Path, cells: int, progress: Progress) -> Progress:
-    """Return the progress that counts the attacks of all studies together."""
-
-    def report(stage: str, done: int, total: int) -> None:
-        if stage == ATTACKING:
-            done, total = sum(len(Store(out / panel.name).keys()) for panel in every), cells
-        progress(stage, done, total)
-
-    return report
-
-
-def _study(left: Sequence[tuple[Turn, FigureStudy]], out: Path, jobs: int, progress: Progress, end: float) -> None:
-    """Run each study up to its turn; those of one turn that share a model and images follow each other.
-
-    ``end`` is the time after which no attack starts.
-    """
-    subjects = [panel.study.subject for _, panel in left]
-    loaded: dict[Subject, pipeline.LoadedSubject] = {}
-    for turn, panel in sorted(left, key=lambda one: (one[0], subjects.index(one[1].study.subject))):
-        if time.perf_counter() > end:
-            return
-        subject = panel.study.subject
-        if subject not in loaded:
-            loaded = {subject: pipeline.load_subject(subject, progress)}
-        execution = Execution(
-            out / panel.name,
-            jobs,
-            lambda stage, *of, head=panel.name: progress(stage if stage == ATTACKING else f"{head}: {stage}", *of),
-            later=lambda cell, last=turn: _turn_of(cell) > last or time.perf_counter() > end,
-            elsewhere=tuple(config.parent for config in sorted(out.parent.glob(f"*/*/{CONFIG}"))),
-        )
-        paper = Paper(panel.chain_for, notes=partial(setup.notes, subject.model))
-        pipeline.execute_loaded(panel.study, loaded[subject], paper, execution)
 
 
 def _panel(panel: FigureStudy, summary: Summary) -> StudyRow:
