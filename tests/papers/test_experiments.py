@@ -33,7 +33,7 @@ from cloven.papers.s1.experiments import (
     hybrids,
     panels,
 )
-from cloven.papers.s1.scales import DESK, FULL, SCALES, StudyScale
+from cloven.papers.s1.scales import BENCH, DESK, FULL, SCALES, StudyScale
 from cloven.papers.s1.table2 import TABLE_2, DecoderRow, decoder, made, printed
 from cloven.partition import plan as plans
 from cloven.partition.observe import seen_on
@@ -256,11 +256,18 @@ def test_what_the_first_link_carries_in_a_hybrid(count: int) -> None:
 # --- scales ---------------------------------------------------------------------------------------------------
 
 
-def test_every_figure_has_every_scale() -> None:
-    assert list(SCALES) == ["full", "desk"]
+def test_every_scale_has_its_name() -> None:
+    assert list(SCALES) == ["full", "bench", "desk"]
+    assert list(FULL) == list(DESK) == list(FIGURES)
     for name, scales in SCALES.items():
-        assert list(scales) == list(FIGURES)
         assert {scale.name for scale in scales.values()} == {name}
+
+
+def test_the_figures_of_the_bench_scale_can_be_compared() -> None:
+    assert list(BENCH) == ["5a", "5c", "6"]
+    assert BENCH["5a"] == BENCH["6"]  # one CNN
+    assert len({scale.attacker for scale in BENCH.values()}) == 1
+    assert {scale.seeds for scale in BENCH.values()} == {3}
 
 
 @pytest.mark.parametrize("figure", FIGURES)

@@ -12,13 +12,12 @@ import torch
 
 from cloven.auditing import pipeline
 from cloven.auditing.cell import Cell
-from cloven.auditing.executor import ATTACKING
+from cloven.auditing.executor import ATTACKING, Later
 from cloven.auditing.paper import Paper
 from cloven.auditing.pipeline import Execution
 from cloven.auditing.scenes import simulated_cases
 from cloven.auditing.store import CONFIG, SUMMARY, Store
 from cloven.auditing.subject import Subject
-from cloven.graph.box import Shape
 from cloven.graph.graph import Graph
 from cloven.papers.s1 import setup
 from cloven.papers.s1.bars import Place, is_sliced, place
@@ -27,6 +26,7 @@ from cloven.partition.observe import Observation
 from cloven.progress import Progress
 from cloven.runtime.capture import capture
 from cloven.zoo.named import make
+from cloven.zoo.pixels import Shape
 
 Turn = tuple[int, bool]
 """A seed, and whether slices are attacked as well: a bar of slices takes an attack for each device."""
@@ -72,6 +72,11 @@ def _turn_of(cell: Cell) -> Turn:
     return cell.seed, parts and seen.view == "paper" and not seen.raw_image
 
 
+def _after(turn: Turn, end: float) -> Later:
+    """Return a function that leaves cells of later turns, and all of them once it is too late."""
+    return lambda cell: _turn_of(cell) > turn or time.perf_counter() > end
+
+
 def of_all(every: Sequence[FigureStudy], out: Path, cells: int, progress: Progress) -> Progress:
     """Return the progress that counts the attacks of all studies together."""
 
@@ -100,7 +105,7 @@ def run(left: Sequence[tuple[Turn, FigureStudy]], out: Path, jobs: int, progress
             out / panel.name,
             jobs,
             lambda stage, *of, head=panel.name: progress(stage if stage == ATTACKING else f"{head}: {stage}", *of),
-            later=lambda cell, last=turn: _turn_of(cell) > last or time.perf_counter() > end,
+            later=_after(turn, end),
             elsewhere=tuple(config.parent for config in sorted(out.parent.glob(f"*/*/{CONFIG}"))),
         )
         paper = Paper(panel.chain_for, notes=partial(setup.notes, subject.model))
