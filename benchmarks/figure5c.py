@@ -43,6 +43,7 @@ from cloven.papers.s1 import setup
 from cloven.papers.s1.bars import bars
 from cloven.papers.s1.experiments import FigureStudy, Request, panels
 from cloven.papers.s1.scales import DESK, StudyScale
+from cloven.papers.s1.turns import shares
 from cloven.score.intervals import paired
 
 NAME = "figure5c"
@@ -120,7 +121,7 @@ def by_cloven(setting: Setting, seed: int, jobs: int) -> Arm:
 def _audited(panel: FigureStudy, scale: StudyScale, subject: pipeline.LoadedSubject, execution: Execution) -> Bars:
     paper = Paper(panel.chain_for, notes=partial(setup.notes, panel.study.subject.model))
     summary = pipeline.execute_loaded(panel.study, subject, paper, execution)
-    found = bars("5c", scale, panel, summary, execution.folder, "")
+    found = bars("5c", scale, panel, summary, execution.folder, "", shares([panel])[panel.name])
     return {(bar.strategy, bar.layer): Bar(bar.scores[0], bar.ssim[0]) for bar in found}
 
 
