@@ -134,7 +134,7 @@ class TestFeatures:
         """A cell is 16 x 21 pixels; the pixel column to the right of three cells is black."""
         made, images = windows(folder), load(f"ton-iot:{folder}:window=4")
 
-        assert images.shape == (1, 64, 64)
+        assert images.shape == (3, 64, 64)
         assert layout_of(made.report, None).cell == (16, 21)
         assert np.array_equal(images.pixels[:, 0, ::16, 0:63:21], made.grids)
         assert not images.pixels[..., 63].any()
@@ -150,7 +150,7 @@ class TestFeatures:
         ) == (
             100,
             3,
-            (1, 100, 100),
+            (3, 100, 100),
         )
 
 

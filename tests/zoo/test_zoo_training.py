@@ -123,6 +123,20 @@ class TestFit:
 
         assert not torch.equal(weights(one), weights(other))
 
+    def test_a_balanced_class_of_few_images_counts_as_much(self, digits: Images) -> None:
+        """Of 10 images of one digit and 120 of another, only a balanced training recognises the first."""
+        assert digits.labels is not None
+        rare, usual = (np.flatnonzero(digits.labels == label) for label in (3, 8))
+        uneven = digits.take(np.concatenate([rare[:10], usual[:120]]))
+        tests = digits.take(rare[10:])
+        truth = torch.full((len(tests),), 3)
+        recalls = [
+            accuracy(logits_of(fit(lenet5(), uneven, epochs=2, balanced=on), tests.tensor()), truth)
+            for on in (False, True)
+        ]
+
+        assert recalls[0] < 0.5 < recalls[1]
+
     def test_epochs_are_told(self, few: Images) -> None:
         """Each epoch is reported once, from 1 on, with its mean loss, which falls."""
         told: list[tuple[int, float]] = []
@@ -226,6 +240,17 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seeds
 
 
+def test_class_weights() -> None:
+    """The mean weight of an image is 1; a class that does not occur has a finite weight."""
+    labels = torch.tensor([0, 0, 0, 1])
+
+    found = training.class_weights(labels, 2)
+
+    assert found.tolist() == pytest.approx([4 / 6, 2])
+    assert float(found[labels].mean()) == pytest.approx(1)
+    assert training.class_weights(labels, 3).tolist() == pytest.approx([4 / 9, 4 / 3, 4 / 3])
+
+
 class TestTrained:
     def test_second_time_from_the_cache(self, few: Images, tmp_path: Path, runs: list[int]) -> None:
         """The same request is trained once, and gives the same bits again; the cache holds one file."""
@@ -259,18 +284,19 @@ class TestTrained:
         trained("lenet5", few.take(range(69)), epochs=1, seed=0, cache=tmp_path)
         trained("lenet5", replace(few, labels=9 - few.labels), epochs=1, seed=0, cache=tmp_path)
         trained("lenet5", replace(few, classes=(*few.classes, "ten")), epochs=1, seed=0, cache=tmp_path)
+        trained("lenet5", few, epochs=1, seed=0, cache=tmp_path, balanced=True)
         for name, value in (("SCHEMA", training.SCHEMA + 1), ("BATCH", 32), ("LR", 2e-3)):
             monkeypatch.setattr(training, name, value)
             trained("lenet5", few, epochs=1, seed=0, cache=tmp_path)
-        assert len(runs) == len(list(tmp_path.iterdir())) == 9
+        assert len(runs) == len(list(tmp_path.iterdir())) == 10
 
         moved = replace(few, name="moved", sources=few.sources[::-1])
         trained("lenet5", moved, epochs=1, seed=0, cache=tmp_path)
-        assert len(runs) == 9
+        assert len(runs) == 10
 
         monkeypatch.setattr(torch, "__version__", "9.9")
         trained("lenet5", few, epochs=1, seed=0, cache=tmp_path)
-        assert len(runs) == len(list(tmp_path.iterdir())) == 10
+        assert len(runs) == len(list(tmp_path.iterdir())) == 11
 
     def test_from_weights_of_other_classes(self, few: Images, tmp_path: Path, runs: list[int]) -> None:
         """Training starts from a file, whose content is part of the key, but not its name."""

@@ -21,7 +21,7 @@ from cloven.auditing.finding import (
     SeedsRange,
     TrainingTime,
 )
-from cloven.auditing.ranges import difference_bounds, leakages, mean_range, ranges
+from cloven.auditing.ranges import difference_bounds, leakages, mean_range, ranges, readings_range
 from cloven.auditing.store import Store
 from cloven.auditing.summary import MeasuredOrdering, Shows
 from cloven.score.intervals import Interval, paired, wilson
@@ -73,7 +73,7 @@ def finding(attacked: AttackedCase, store: Store, threshold: float) -> Finding:
 
     judges = [cell.judge.baseline for cell in cells if cell.judge is not None]
     scores = ranges(of_each("score/"), judge_baseline=_mean(judges) if judges else None, threshold=threshold)
-    guesses, baselines = of_each("guess/"), {}
+    recovered, guesses, baselines = of_each("reading/"), of_each("guess/"), {}
     for name in first.baselines:
         each = [cell.baselines[name] for cell in cells]
         baselines[name] = BaselineScores(
@@ -94,6 +94,7 @@ def finding(attacked: AttackedCase, store: Store, threshold: float) -> Finding:
         held_out=_mean_of(HeldOut, [cell.held_out for cell in cells]),
         training=_trained([cell.training for cell in cells if cell.training is not None]),
         notes=tuple(dict.fromkeys(note for cell in cells for note in cell.notes)),
+        readings=tuple(readings_range(one.column, one.measure, recovered[one.column]) for one in first.readings),
         wall_seconds=sum(cell.wall_seconds for cell in cells),
         key=attacked.keys[0],
         keys=attacked.keys,

@@ -33,7 +33,7 @@ from cloven.auditing.finding import (
 )
 from cloven.auditing.material import Material, places
 from cloven.auditing.model_access import front_of, query_of, rear_of
-from cloven.auditing.ranges import leakages, ranges
+from cloven.auditing.ranges import leakages, ranges, readings_range
 from cloven.errors import ClovenError
 from cloven.files import cache_dir
 from cloven.graph.box import hull
@@ -148,13 +148,15 @@ class Outcome:
     """The result of a cell, and sample images.
 
     ``scores`` hold those of each victim image, ``(n,)``, by name; ``guesses`` the SSIM of each victim image with
-    the guess of each baseline.
+    the guess of each baseline; ``readings`` the scores of each column of telemetry, ``(2, n)``, of the attack and
+    of the best guess.
     """
 
     result: CellResult
     scores: Mapping[str, Tensor]
     guesses: Mapping[str, Tensor]
     samples: Mapping[str, Tensor]
+    readings: Mapping[str, Tensor]
 
 
 SHAPES = TypeAdapter(list[tuple[tuple[int, ...], bool]])
@@ -234,6 +236,7 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
     found = ranges({name: values[None] for name, values in of_each.items()}, judge_baseline=judge_baseline)
     guesses = {one.name: BaselineScores(ssim=one.ssim, agreement=one.agreement) for one in baselines}
     region = _region(cell.observation) if made is not None else None
+    readings = {} if made is None or material.readings is None else material.readings.scores(made)
     result = CellResult(
         **dict(found),
         key=key,
@@ -250,6 +253,7 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
         held_out=_held_out(cell, learned, material) if "selection" in material.images else None,
         training=_training(cell, learned),
         notes=(*learned.notes, *_notes(captured)),
+        readings=tuple(readings_range(name, measure, scores[None]) for (name, measure), scores in readings.items()),
         wall_seconds=round(trained + time.perf_counter() - start, 3),
         provenance=cell.provenance(material),
     )
@@ -258,6 +262,7 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
         {name: values.to(torch.float32) for name, values in of_each.items()},
         {one.name: one.likeness.to(torch.float32) for one in baselines if one.likeness is not None},
         _samples(of_each["ssim"], victims, made) if made is not None else {},
+        {name: scores.to(torch.float32) for (name, _), scores in readings.items()},
     )
 
 

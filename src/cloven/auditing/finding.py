@@ -130,6 +130,41 @@ class IdentifiedRange(SeedsRange):
     baseline: float
 
 
+class RecoveredReadings(Document):
+    """The readings of one column of a sensor, as decoded from the reconstructions of windows of telemetry.
+
+    The measure of a column of numbers is the mean absolute error, in the unit of the data set; that of a column of
+    categories is the share of rows whose category is right.
+
+    Attributes:
+        column: the column.
+        measure: the measure.
+        score: its mean over the victim windows.
+        baseline: the same of the best constant guess: the median, or the most frequent category, of the training
+            part of the data set.
+        gain: the paired difference, positive where the attack is better than the guess.
+    """
+
+    column: str
+    measure: Literal["error", "accuracy"]
+    score: SeedsRange
+    baseline: SeedsRange
+    gain: SeedsRange
+
+    @property
+    def learned(self) -> bool:
+        """True if the whole interval of the gain lies above 0."""
+        return self.gain.low > 0
+
+    @property
+    def error_left(self) -> float | None:
+        """The mean error over that of the guess, or the same of the shares of wrong rows; None if that is 0."""
+        found, guessed = self.score.mean, self.baseline.mean
+        if self.measure == "accuracy":
+            found, guessed = 1 - found, 1 - guessed
+        return found / guessed if guessed else None
+
+
 class InsideScores(Document):
     """Mean scores inside the part of the image that is sent in clear; ``coverage`` is the size of this part."""
 
@@ -202,7 +237,8 @@ class Measured(Scores):
 
     ``pairs`` is 0 for an attack that uses none; ``training`` is None for an attack that is not trained.
     ``wall_seconds`` is the elapsed time of training and scoring, divided equally among attacks that are trained
-    together. ``notes`` are remarks of the attack.
+    together. ``notes`` are remarks of the attack. ``readings`` has an entry for each column of telemetry; it is
+    empty for pictures, and for an attack that makes no reconstructions.
     """
 
     attack: str
@@ -218,6 +254,7 @@ class Measured(Scores):
     training: TrainingTime | None
     notes: tuple[str, ...]
     wall_seconds: float
+    readings: tuple[RecoveredReadings, ...] = ()
 
     def baseline(self, measure: Measure) -> tuple[str, float] | None:
         """Return the name and score of the highest baseline; None if no baseline has this score."""

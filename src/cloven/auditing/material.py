@@ -15,6 +15,7 @@ from cloven.attacks.knowledge import SharePlace
 from cloven.auditing.captured import LEAST, Capture, Observed, digest
 from cloven.auditing.classifier import Classifier, WholeModel, classes_of
 from cloven.auditing.features import BATCH, BUDGET, Features, Part, Precision, Shares, Shelf, Values, features
+from cloven.auditing.readings import Readings
 from cloven.auditing.selection import distinct
 from cloven.errors import ClovenError
 from cloven.graph.box import Shape
@@ -78,7 +79,8 @@ class Material:
 
     ``images`` holds ``auxiliary`` and ``victims`` ``(n, C, H, W)`` in [0, 1]; ``classes`` ``(n,)`` the classes that
     the model gives them. If several attacks are compared, both also hold ``selection``, the pairs that choose
-    between them. ``hashes`` identify the model and the images that attacks are trained and scored on.
+    between them. ``hashes`` identify the model and the images that attacks are trained and scored on. ``readings``
+    are those of which the victim images are windows; None for pictures.
     """
 
     classifier: Classifier
@@ -88,6 +90,7 @@ class Material:
     baselines: tuple[Baseline, ...]
     hashes: Mapping[str, str]
     judge: Judge | None = None
+    readings: Readings | None = None
 
     def captured(self, observed: Observed, of: str, recorded: str = "") -> Shares:
         """Return the shares that a listener receives for one of `SETS`.
@@ -146,6 +149,7 @@ def prepare(
     budget: int = BUDGET,
     precision: Precision = "float32",
     device: str = "cpu",
+    readings: Readings | None = None,
 ) -> Material:
     """Return everything that the cells of an audit share, from one forward pass of each graph over each set.
 
@@ -160,6 +164,7 @@ def prepare(
         budget: the largest number of bytes of features to keep; beyond it, they are computed for each batch.
         precision: the precision of features.
         device: the device that computes features and classes.
+        readings: the readings in the victim images, if these are windows of telemetry.
 
     Raises:
         ClovenError: if images do not have the shape that the model takes, are fewer than two or lie outside [0, 1];
@@ -208,13 +213,17 @@ def prepare(
         second = _judge(*judge, victims, guesses) if judge else None
         if second is not None:
             hashes = hashes | {"judge": second.classifier.fingerprint}
+        if readings is not None:
+            hashes = hashes | {"readings": readings.fingerprint}
     shown: Mapping[str, TensorRows] = sets
     if shelf is not None:
         shown = Shelf(shelf.folder / "images")
         for name, rows in sets.items():
             shown.put(name, rows)
     seen = replace(found, images=shown)
-    return replace(material, baselines=baselines, judge=second, hashes=hashes, images=shown, features=seen)
+    return replace(
+        material, baselines=baselines, judge=second, hashes=hashes, images=shown, features=seen, readings=readings
+    )
 
 
 def _not_finite(rows: TensorRows) -> float:

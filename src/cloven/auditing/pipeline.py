@@ -193,6 +193,7 @@ def configuration(study: Study, images: ImageSets, capture: str | None = None) -
         "model": subject.model,
         "weights": subject.weights.name if subject.weights else None,
         "trained": [how.epochs, how.images, how.device, how.start.name if how.start else None] if how else None,
+        **({"class weights": True} if how and how.balanced else {}),
         "normalisation": [subject.mean, subject.std],
         "data": _name(images.domain),
         "auxiliary": _name(images.auxiliary),
@@ -341,6 +342,7 @@ def attacked(
             budget=settings.disk,
             precision=settings.precision,
             device=settings.machine.device,
+            readings=scene.readings,
         )
         guessed, shapes = guess(every, material) if settings.knows == "inferred" else ({}, None)
         progress("computing what listeners see", 1, 1)

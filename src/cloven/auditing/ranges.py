@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from math import inf
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from cloven.auditing.finding import (
     Leakages,
     Measure,
     Metric,
+    RecoveredReadings,
     Scores,
     SeedsRange,
     SSIMRange,
@@ -55,6 +58,19 @@ def ranges(
         judge=None
         if judge_baseline is None
         else JudgeRange(**dict(share_range(scores["judge"])), baseline=judge_baseline),
+    )
+
+
+def readings_range(column: str, measure: Literal["error", "accuracy"], scores: Tensor) -> RecoveredReadings:
+    """Return the means of a column's scores ``(seeds, 2, n)``: those of an attack, and those of the best guess."""
+    found, guessed = scores.double().unbind(1)
+    within = (0.0, inf) if measure == "error" else (0.0, 1.0)
+    return RecoveredReadings(
+        column=column,
+        measure=measure,
+        score=mean_range(found, within),
+        baseline=mean_range(guessed, within),
+        gain=mean_range(guessed - found if measure == "error" else found - guessed),
     )
 
 

@@ -16,7 +16,7 @@ from cloven.auditing.cell import Knows
 from cloven.auditing.features import Precision
 from cloven.auditing.paper import NO_PAPER, Paper
 from cloven.auditing.settings import AuditSettings, Recording, Simulation, Study
-from cloven.auditing.subject import AUTO, Subject
+from cloven.auditing.subject import AUTO, ModelTraining, Subject
 from cloven.auditing.suite import AttackSuite
 from cloven.errors import ClovenError, tried
 from cloven.graph.box import Shape
@@ -25,6 +25,7 @@ from cloven.partition.plan import Plan
 from cloven.partition.program import Link
 from cloven.partition.protection import pair
 from cloven.partition.transform import Transform
+from cloven.zoo.datasets import has_windows
 from cloven.zoo.models import MODELS
 from cloven.zoo.named import is_own, usual
 
@@ -130,6 +131,7 @@ def _subject(request: AuditRequest, plan: Plan | None) -> Subject:
 
     The size of an image and the number of classes are those of the request, else those of the plan, else the
     defaults of a model with weights from a library, else None: those of the data set and of the model itself.
+    No library has weights for windows of readings: a model without weights is trained on them.
     """
     model, weights = request.model, request.weights
     shape: tuple[int, int, int] | None = request.input_size
@@ -140,7 +142,10 @@ def _subject(request: AuditRequest, plan: Plan | None) -> Subject:
         model, weights = named.name, Path(named.weights) if named.weights else None
         shape, classes = shape or named.input, classes or named.classes
         mean, std = mean or named.mean, std or named.std
-    elif request.pairs is None and (weights is not None if model in MODELS else not is_own(model)):
+    training = None
+    if request.pairs is None and weights is None and has_windows(request.data) and not is_own(model):
+        training = ModelTraining(balanced=True)
+    elif plan is None and request.pairs is None and (weights is not None if model in MODELS else not is_own(model)):
         known = usual(model)
         shape, classes = shape or known.shape, classes or known.classes
     queries = request.queries
@@ -153,6 +158,7 @@ def _subject(request: AuditRequest, plan: Plan | None) -> Subject:
         queries=queries,
         victims=request.victims,
         weights=weights,
+        training=training,
         shape=shape,
         classes=classes,
         mean=mean,

@@ -12,6 +12,7 @@ from cloven.auditing.cases import Case, Target, cases
 from cloven.auditing.cell import Knows
 from cloven.auditing.classifier import Classifier, WholeModel
 from cloven.auditing.material import ImageSets, refuse_overlap
+from cloven.auditing.readings import Readings, readings_of
 from cloven.auditing.settings import AuditSettings, Recording, Simulation, Study
 from cloven.auditing.subject import (
     ModelTraining,
@@ -61,6 +62,7 @@ class Scene:
         capture: the description of a capture; None for a simulation.
         compares_transforms: whether the same programs are attacked with several transforms of the links.
         settings: the settings that are needed to repeat the audit.
+        readings: the readings in the victim images, if these are windows of telemetry.
         not_measured: what an audit of this kind does not measure, a sentence each.
         notes: remarks.
         warnings: remarks that change the meaning of the numbers.
@@ -77,6 +79,7 @@ class Scene:
     capture: CaptureSummary | None = None
     compares_transforms: bool = False
     settings: Mapping[str, Setting] = field(default_factory=dict)
+    readings: Readings | None = None
     not_measured: tuple[str, ...] = ALWAYS
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -117,6 +120,8 @@ def simulated(study: Study, images: SubjectImages, graph: Graph, progress: Progr
     settings["weights"] = subject.weights.name if subject.weights else "trained here"
     if is_trained_here(subject):
         settings |= {"training epochs": how.epochs, "training images": min(how.images or training, training)}
+    if how.balanced:
+        settings["training weights"] = "equal for all classes"
     if how.start is not None:
         settings["training starts from"] = how.start.name
     every = simulated_cases(study, graph)
@@ -131,6 +136,7 @@ def simulated(study: Study, images: SubjectImages, graph: Graph, progress: Progr
         tests=images.victims if images.victims.labels is not None else None,
         compares_transforms=bool(source.defences),
         settings=settings,
+        readings=readings_of(subject.data, images.victims),
         not_measured=(*_not_tapped(study, source), *clear),
         warnings=(
             *_warnings(study),

@@ -85,6 +85,7 @@ def finished(outcome: Outcome) -> FinishedCell:
     """Return an outcome in the form in which the store saves it."""
     of_each = {f"score/{name}": values for name, values in outcome.scores.items()}
     of_each |= {f"guess/{name}": values for name, values in outcome.guesses.items()}
+    of_each |= {f"reading/{name}": values for name, values in outcome.readings.items()}
     content = save({name: t.contiguous() for name, t in {**of_each, **outcome.samples}.items()})
     digest = hashlib.sha256(content).hexdigest()
     return FinishedCell(outcome.result.model_copy(update={"tensors": digest}), content)

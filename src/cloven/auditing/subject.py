@@ -39,12 +39,14 @@ class ModelTraining:
     """The training of a model without weights: the number of epochs, and of training images, None for all.
 
     ``start`` is a file of weights to start from; layers that depend on the number of classes are initialised anew.
+    ``balanced`` gives each class the same weight, however many images it has.
     """
 
     epochs: int = EPOCHS
     images: int | None = None
     device: str = "cpu"
     start: Path | None = None
+    balanced: bool = False
 
 
 @dataclass(frozen=True)
@@ -294,6 +296,7 @@ def _trained(name: str, images: Images, seed: int, how: ModelTraining, stage: st
         cache=cache_dir(),
         device=how.device,
         start=how.start,
+        balanced=how.balanced,
         on_epoch=lambda epoch, _: progress(stage, epoch, how.epochs),
     )
 

@@ -11,13 +11,15 @@ from cloven.cli.printing import NARROW, interval, print_json, print_text, table
 
 if TYPE_CHECKING:
     from cloven.auditing.cases import Case
-    from cloven.auditing.finding import ObservationContext, TrainingTime
+    from cloven.auditing.finding import ObservationContext, RecoveredReadings, TrainingTime
     from cloven.auditing.summary import AxisScore, ObservationSummary, Summary
 
 log = logging.getLogger("cloven")
 
 FEW = 20
 """The largest number of flags, and of notes, to print; the report has all of them."""
+BETTER = "numbers: mean absolute error; categories: share of right rows; * better than the best constant guess"
+"""The meaning of what `reading` returns."""
 
 
 def print_observations(found: Sequence[tuple[Case, Sequence[str]]]) -> None:
@@ -70,6 +72,7 @@ def print_summary(found: Summary) -> None:
         rows,
         width=NARROW,
     )
+    _print_readings(found)
     if found.orderings:
         table(
             "Expectations of Mehrafrooz et al. (2025), and the measured differences",
@@ -79,6 +82,30 @@ def print_summary(found: Summary) -> None:
         )
     for line in _remarks(found):
         print_text(line)
+
+
+def _print_readings(found: Summary) -> None:
+    """Print the readings that the strongest attack on each observation recovers, if images are windows of them."""
+    findings = {(one.observation, one.attack): one for one in found.findings if one.readings}
+    strongest = [(one, one.own.pixels) for one in found.observations if one.own.pixels is not None]
+    shown = [
+        (one, findings[one.observation, pixels.attack])
+        for one, pixels in strongest
+        if (one.observation, pixels.attack) in findings
+    ]
+    if not shown:
+        return
+    columns = shown[0][1].readings
+    rows = [[_observed(one), row.attack, *map(reading, row.readings)] for one, row in shown]
+    guess = ["best constant guess", "", *(f"{one.baseline.mean:.3g}" for one in columns)]
+    names = ["observation", "attack", *(one.column for one in columns)]
+    table(f"Readings recovered from windows, mean [95 %]\n{BETTER}", names, [*rows, guess])
+
+
+def reading(found: RecoveredReadings) -> str:
+    """Return a column's score with its interval, and a star if it is better than the best constant guess."""
+    score = found.score
+    return f"{score.mean:.3g} [{score.low:.3g}, {score.high:.3g}]{' *' * found.learned}"
 
 
 def _observed(one: ObservationSummary) -> str:

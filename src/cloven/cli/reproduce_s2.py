@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from cloven.cli import reproduce_s2_telemetry as telemetry
 from cloven.cli.options import (
     ATTACKS,
     IMAGES,
@@ -49,6 +50,7 @@ class S2Options:
     scale: str
     data: str
     auxiliary: str
+    photographs: str
     model: str
     weights: Path | None
     attacks: tuple[str, ...]
@@ -68,7 +70,11 @@ class S2Options:
 def s2(
     figure: Annotated[
         str,
-        typer.Option(help="3: times of each cut; 7: reconstructions at each cut; table3: both.", metavar="NUMBER"),
+        typer.Option(
+            help="3: times of each cut; 7: reconstructions at each cut; table3: both; 8: reconstructions of "
+            "telemetry; classifiers: models that classify telemetry.",
+            metavar="NUMBER",
+        ),
     ] = "",
     published: Annotated[
         bool,
@@ -80,7 +86,7 @@ def s2(
     model: Annotated[
         str,
         typer.Option(
-            help="The model; required by figure 7; default of figure 3: the paper's three.",
+            help="The model; required by figure 7; default of the others: the paper's.",
             metavar="MODEL",
             rich_help_panel=MODEL,
         ),
@@ -89,7 +95,8 @@ def s2(
     data: Annotated[
         str,
         typer.Option(
-            help="The images; required by figure 7; default of figure 3: noise, which takes as long.",
+            help="The images; required by figure 7 and, ton-iot:DIR, by figure 8; default of figure 3: noise, "
+            "which takes as long.",
             metavar="SPEC",
             rich_help_panel=IMAGES,
         ),
@@ -102,6 +109,14 @@ def s2(
             rich_help_panel=IMAGES,
         ),
     ] = "same",
+    photographs: Annotated[
+        str,
+        typer.Option(
+            help="With --figure 8: photographs to attack too, to see whether the data set moves the cut.",
+            metavar="SPEC",
+            rich_help_panel=IMAGES,
+        ),
+    ] = "",
     attacks: Annotated[
         str, typer.Option(help="Attacks of figure 7.", metavar="NAME,...", rich_help_panel=ATTACKS)
     ] = "cgan,residual",
@@ -126,6 +141,7 @@ def s2(
         scale,
         data,
         auxiliary,
+        photographs,
         model,
         weights,
         names_in(attacks),
@@ -143,11 +159,20 @@ def s2(
             _show(_time(options, out or _folder("3", model, scale)), _print_times, as_json=as_json)
         case "7", False:
             _show(_attack(options, out, jobs or cores()), _print_points, as_json=as_json)
+        case "8", False:
+            folder = out or _folder("8", model, scale)
+            _show(telemetry.attack(options, folder, jobs or cores()), telemetry.print_figure, as_json=as_json)
+        case "classifiers", False:
+            folder = out or _folder("classifiers", model, scale)
+            _show(
+                telemetry.classify(options, folder, jobs or cores()), telemetry.print_classifiers, as_json=as_json
+            )
         case "table3", False:
             _show(_time_and_attack(options, out, jobs or cores()), _print_own_table, as_json=as_json)
         case _:
             raise ClovenError(
-                "give --figure 3, 7 or table3, or --figure table3 --published for the paper's own times"
+                "give --figure 3, 7, 8, table3 or classifiers, or --figure table3 --published for the paper's own "
+                "times"
             )
 
 

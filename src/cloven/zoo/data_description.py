@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloven.documents import Document
-from cloven.zoo.datasets import KINDS, parsed
+from cloven.zoo.datasets import windows_of
 from cloven.zoo.images import PARTS, Images, spread
 from cloven.zoo.telemetry import TelemetryReport, pixel_meaning
 
@@ -64,9 +64,8 @@ def described(spec: str, images: Images) -> DataSetDescription:
     Raises:
         ClovenError: as `cloven.zoo.datasets.load`.
     """
-    named = parsed(spec)
-    read = KINDS[named.kind].telemetry
-    telemetry = None if read is None else read(named)
+    windows = windows_of(spec)
+    telemetry = None if windows is None else windows.report
     return DataSetDescription(
         spec=spec,
         name=images.name,

@@ -20,7 +20,7 @@ from cloven.zoo.idx import read_mnist
 from cloven.zoo.images import Images, spread
 from cloven.zoo.photos import read_photos
 from cloven.zoo.pixels import Shape, checked, reshaped
-from cloven.zoo.telemetry import TelemetryReport, read_telemetry, read_windows, window_settings
+from cloven.zoo.telemetry import Windows, read_telemetry, read_windows, window_settings
 
 
 def load(spec: str, *, shape: Shape | None = None, limit: int | None = None) -> Images:
@@ -39,6 +39,24 @@ def load(spec: str, *, shape: Shape | None = None, limit: int | None = None) -> 
         raise ClovenError(f"limit: got {limit}, expected at least 1")
     with reading(spec):
         return KINDS[named.kind].read(named, checked(shape), limit)
+
+
+def windows_of(spec: str) -> Windows | None:
+    """Return the windows of readings that are the images of a data set; None if it has pictures.
+
+    Raises:
+        ClovenError: as `load`.
+    """
+    named = parsed(spec)
+    read = KINDS[named.kind].windows
+    with reading(spec):
+        return None if read is None else read(named)
+
+
+def has_windows(spec: str) -> bool:
+    """Return whether a data set has windows of readings of sensors, and not pictures."""
+    kind = KINDS.get(spec.partition(":")[0])
+    return kind is not None and kind.windows is not None
 
 
 class DataSetSpec(NamedTuple):
@@ -95,8 +113,8 @@ def _ton_iot(spec: DataSetSpec, shape: Shape | None, limit: int | None) -> Image
     return read_telemetry(spec.folder, window_settings(spec.options), shape, limit)
 
 
-def _telemetry(spec: DataSetSpec) -> TelemetryReport:
-    return read_windows(spec.folder, window_settings(spec.options)).report
+def _windows(spec: DataSetSpec) -> Windows:
+    return read_windows(spec.folder, window_settings(spec.options))
 
 
 def _digits(_: DataSetSpec, shape: Shape | None, limit: int | None) -> Images:
@@ -126,13 +144,13 @@ class DataSetKind:
         read: the reader.
         of_folder: whether a spec names a folder.
         has_options: whether options may follow the folder, such as ``:window=32``.
-        telemetry: for measurements of sensors, returns how a set of this kind was made.
+        windows: for measurements of sensors, returns the windows of readings that are the images.
     """
 
     read: Callable[[DataSetSpec, Shape | None, int | None], Images]
     of_folder: bool
     has_options: bool = False
-    telemetry: Callable[[DataSetSpec], TelemetryReport] | None = None
+    windows: Callable[[DataSetSpec], Windows] | None = None
 
 
 KINDS = {
@@ -142,5 +160,5 @@ KINDS = {
     "folder": DataSetKind(_folder, of_folder=True),
     "mnist": DataSetKind(_mnist, of_folder=True),
     "photos": DataSetKind(lambda _, shape, limit: read_photos(shape, limit), of_folder=False),
-    "ton-iot": DataSetKind(_ton_iot, of_folder=True, has_options=True, telemetry=_telemetry),
+    "ton-iot": DataSetKind(_ton_iot, of_folder=True, has_options=True, windows=_windows),
 }

@@ -161,6 +161,7 @@ class Windows:
         readings: ``(n, rows, columns)``; `Encoder` says what they are.
         grids: ``(n, rows, features)``, the levels as pixels from 0 to 255.
         labels: ``(n,)``, indices into ``classes``.
+        starts: ``(n,)``, the first row of each window among the rows of its type in the order of time.
         classes: the types that have windows.
         part: ``(n,)``, indices into `PARTS`.
         sources: the type and the rows of each window, in the order of time.
@@ -171,10 +172,39 @@ class Windows:
     readings: NDArray[np.float64]
     grids: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    starts: NDArray[np.int64]
     classes: tuple[str, ...]
     part: NDArray[np.int64]
     sources: tuple[str, ...]
     report: TelemetryReport
+
+    @property
+    def stretches(self) -> NDArray[np.int64]:
+        """The stretch of time of each window, ``(n,)``: that of a type and of as many rows as a block has."""
+        stretch = self.starts // (BLOCK * self.report.settings.window)
+        return np.unique(np.stack([self.labels, stretch]), axis=1, return_inverse=True)[1].reshape(-1)
+
+    def places(self, sources: Sequence[str]) -> NDArray[np.int64]:
+        """Return the index of the window of each source."""
+        index = {source: place for place, source in enumerate(self.sources)}
+        return np.array([index[source] for source in sources], np.int64)
+
+    def images(self, shape: Shape | None, limit: int | None = None) -> Images:
+        """Return the windows as images, with their parts; at most ``limit``, spread evenly over types and parts.
+
+        Raises:
+            ClovenError: if the shape is smaller than a window.
+        """
+        layout = layout_of(self.report, shape)
+        kept = spread(self.labels * len(PARTS) + self.part, len(self.labels), limit)
+        return Images(
+            f"ton-iot:{'+'.join(self.report.settings.sensors)}",
+            put_pixels(new_pixels(len(kept), layout.shape), (layout.enlarged(self.grids[i]) for i in kept)),
+            self.labels[kept],
+            self.classes,
+            tuple(self.sources[i] for i in kept),
+            self.part[kept],
+        )
 
 
 def window_settings(options: Sequence[tuple[str, str]]) -> WindowSettings:
@@ -233,28 +263,22 @@ def read_telemetry(folder: Path, settings: WindowSettings, shape: Shape | None, 
         ClovenError: as `read_windows`, and if the shape is smaller than a window.
     """
     windows = read_windows(folder, settings)
-    layout = layout_of(windows.report, shape)
+    images = windows.images(shape, limit)
     _tell(folder, windows.report)
-    kept = spread(windows.labels * len(PARTS) + windows.part, len(windows.labels), limit)
-    return Images(
-        f"ton-iot:{'+'.join(settings.sensors)}",
-        put_pixels(new_pixels(len(kept), layout.shape), (layout.enlarged(windows.grids[i]) for i in kept)),
-        windows.labels[kept],
-        windows.classes,
-        tuple(windows.sources[i] for i in kept),
-        windows.part[kept],
-    )
+    return images
 
 
 def layout_of(report: TelemetryReport, shape: Shape | None) -> Layout:
     """Return the place of a window in an image of a shape; None for a square of 64 pixels, or the window's side.
+
+    Without a shape, an image has three equal channels, since most CNNs take images in colour.
 
     Raises:
         ClovenError: if the shape is smaller than a window.
     """
     rows, columns = report.settings.window, len(report.grid)
     side = max(SIDE, rows, columns)
-    return laid_out(rows, columns, shape or (1, side, side))
+    return laid_out(rows, columns, shape or (3, side, side))
 
 
 def pixel_meaning(report: TelemetryReport, shape: Shape) -> str:
@@ -362,7 +386,10 @@ def _windows(runs: Mapping[str, Run], made: Encoded, report: TelemetryReport) ->
     names, last = tuple(runs), report.settings.window - 1
     places = zip(made.cut.labels.tolist(), made.cut.starts.tolist(), strict=True)
     sources = tuple(f"{names[label]} rows {start} to {start + last}" for label, start in places)
-    return Windows(made.encoder, made.readings, made.grids, made.cut.labels, names, made.cut.part, sources, report)
+    cut = made.cut
+    return Windows(
+        made.encoder, made.readings, made.grids, cut.labels, cut.starts, names, cut.part, sources, report
+    )
 
 
 def _report(

@@ -49,9 +49,12 @@ def fit(
     batch: int = BATCH,
     lr: float = LR,
     seed: int = 0,
+    balanced: bool = False,
     on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
     """Train a model with Adam and cross-entropy on images in [0, 1], and return it in evaluation mode.
+
+    If ``balanced``, an image counts in inverse proportion to the number of images of its class.
 
     The statistics of batch normalisation are those of all images with the final weights (Wu and Johnson,
     "Rethinking 'Batch' in BatchNorm", 2021, Section 3), because a running mean such as Keras' lags behind in a
@@ -63,6 +66,7 @@ def fit(
     labels = _labels(images, epochs=epochs, batch=batch)
     count = len(images)
     device = next(model.parameters()).device
+    weights = class_weights(labels, len(images.classes)).to(device) if balanced else None
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     order = torch.Generator().manual_seed(seed)
     model.train()
@@ -71,7 +75,7 @@ def fit(
             total = 0.0
             for chosen in _batches(torch.randperm(count, generator=order), batch):
                 inputs = _inputs(images, chosen, device)
-                loss = cross_entropy(model(inputs), labels[chosen].to(device))
+                loss = cross_entropy(model(inputs), labels[chosen].to(device), weights)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -80,6 +84,15 @@ def fit(
                 on_epoch(epoch, total / count)
         update_bn((_inputs(images, some, device) for some in _batches(torch.arange(count), batch)), model)
     return model.eval()
+
+
+def class_weights(labels: Tensor, classes: int) -> Tensor:
+    """Return the weight of each class ``(classes,)``, inversely proportional to its number of labels ``(n,)``.
+
+    The mean weight of the labels is 1, if all classes occur; one that does not has the weight of a single image.
+    """
+    counts = labels.bincount(minlength=classes).clamp(min=1)
+    return len(labels) / (classes * counts)
 
 
 def _batches(rows: Tensor, size: int) -> list[Tensor]:
@@ -115,13 +128,14 @@ def trained(
     cache: Path,
     device: str = "cpu",
     start: Path | None = None,
+    balanced: bool = False,
     on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
     """Return the model with a name (see `begun`), trained on these images, or the same model from the cache.
 
     If the checksum of a file in the cache is wrong, the model is trained again. ``on_epoch`` is not called for a
     cached model. The model is trained on ``device`` and returned on the CPU. Training starts from the weights in
-    the file ``start``, if there is one.
+    the file ``start``, if there is one. ``balanced`` is as in `fit`.
     """
     _labels(train, epochs=epochs, batch=BATCH)
     shape = train.shape
@@ -138,6 +152,7 @@ def trained(
         "seed": seed,
         "torch": torch.__version__,
         **({} if device == "cpu" else {"device": device}),
+        **({"balanced": True} if balanced else {}),
         **({} if start is None else {"start": hashlib.sha256(check_regular(start).read_bytes()).hexdigest()}),
     }
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -147,7 +162,16 @@ def trained(
         return model.eval()
     _make(cache, model)
     with one_thread():  # so that the weights do not depend on the number of cores
-        fit(model.to(device), train, epochs=epochs, batch=BATCH, lr=LR, seed=seed, on_epoch=on_epoch)
+        fit(
+            model.to(device),
+            train,
+            epochs=epochs,
+            batch=BATCH,
+            lr=LR,
+            seed=seed,
+            balanced=balanced,
+            on_epoch=on_epoch,
+        )
     model.cpu()
     _keep(file, model)
     return model

@@ -32,6 +32,8 @@ Rule = Literal["strict", "tolerant", "baseline"]
 The SSIM between a blank grey picture and a photograph can exceed the paper's threshold. The paper's rule then only
 finds points at which an attack does worse than a blank picture.
 """
+STRONGEST = "strongest"
+"""The name of the strongest attack at each point."""
 ATTACKS = ("cgan", "residual")
 """The paper's attack, and a strong learned inverse that the paper does not have."""
 
@@ -174,9 +176,8 @@ class ChosenPoints(Document):
 class ScoresFigure(Document):
     """The paper's Fig. 7, reproduced: SSIM at each partition point, and the choice of the cut.
 
-    ``optimal`` has the points chosen by each attack's scores, and by those of the strongest attack at each point
-    (``strongest``). ``rule`` is the one that cuts the plan: the paper's own, or ``baseline`` if a baseline exceeds
-    the paper's threshold.
+    ``optimal`` has the points chosen by each attack's scores, and by those of `STRONGEST`. ``rule`` is the one that
+    cuts the plan: the paper's own, or ``baseline`` if a baseline exceeds the paper's threshold.
     """
 
     schema_version: Literal[2] = 2
@@ -208,35 +209,13 @@ def document(study: PrivacyStudy, summary: Summary) -> ScoresFigure:
 
     No point is chosen if the audit gives no verdict, for example because the model's kappa is too low.
     """
-    layers = list(cuts(study.model).items())
-    number = {f"edge{i}": i for i in range(len(layers))}  # the first cut is on the link from edge0
-    found = [(number[row.link[0]], row, row.ssim) for row in summary.findings if row.ssim and row.link]
-    found.sort(key=lambda one: (one[0], one[1].attack))
-    rows = []
-    best: dict[int, tuple[float, PointScore]] = {}  # the strongest attack at each point, chosen on held-out pairs
-    for place, finding, ssim in found:
-        path, label = layers[place]
-        baseline = finding.baseline("ssim")
-        row = PointScore(
-            point=place + 1,
-            label=label,
-            path=path,
-            attack=finding.attack,
-            ssim=ssim,
-            baseline=0.0 if baseline is None else baseline[1],
-            bytes=finding.observation_bytes,
-            key=finding.key,
-        )
-        rows.append(row)
-        score = _held_out(finding)
-        if place not in best or score >= best[place][0]:
-            best[place] = (score, row)
-    by_attack: dict[str, list[PointScore]] = {}
-    for row in rows:
-        by_attack.setdefault(row.attack, []).append(row)
-    by_attack["strongest"] = [row for _, (_, row) in sorted(best.items())]
+    series = scores_by_attack(study.model, summary)
+    rows = sorted(
+        (row for name, each in series.items() if name != STRONGEST for row in each),
+        key=lambda row: (row.point, row.attack),
+    )
     chosen = {
-        name: _chosen(scores) if summary.verdict.given else ChosenPoints() for name, scores in by_attack.items()
+        name: chosen_points(scores) if summary.verdict.given else ChosenPoints() for name, scores in series.items()
     }
     rule: Rule = "strict" if all(row.baseline < THRESHOLD for row in rows) else "baseline"
     queries = summary.settings["queries"]
@@ -258,10 +237,41 @@ def document(study: PrivacyStudy, summary: Summary) -> ScoresFigure:
         rows=tuple(rows),
         optimal=chosen,
         rule=rule,
-        plan=chosen["strongest"].by(rule),
+        plan=chosen[STRONGEST].by(rule),
         no_verdict=summary.verdict.reason,
         attack_seconds=round(sum(row.wall_seconds for row in summary.findings), 1),
     )
+
+
+def scores_by_attack(model: str, summary: Summary) -> dict[str, list[PointScore]]:
+    """Return the scores at the points of a model, in order, by attack, and those of the strongest at each point.
+
+    The strongest is chosen on held-out pairs.
+    """
+    layers = list(cuts(model).items())
+    number = {f"edge{i}": i for i in range(len(layers))}  # the first cut is on the link from edge0
+    found = [(number[row.link[0]], row, row.ssim) for row in summary.findings if row.ssim and row.link]
+    found.sort(key=lambda one: (one[0], one[1].attack))
+    by_attack: dict[str, list[PointScore]] = {}
+    best: dict[int, tuple[float, PointScore]] = {}
+    for place, finding, ssim in found:
+        path, label = layers[place]
+        baseline = finding.baseline("ssim")
+        row = PointScore(
+            point=place + 1,
+            label=label,
+            path=path,
+            attack=finding.attack,
+            ssim=ssim,
+            baseline=0.0 if baseline is None else baseline[1],
+            bytes=finding.observation_bytes,
+            key=finding.key,
+        )
+        by_attack.setdefault(finding.attack, []).append(row)
+        score = _held_out(finding)
+        if place not in best or score >= best[place][0]:
+            best[place] = (score, row)
+    return {**by_attack, STRONGEST: [row for _, (_, row) in sorted(best.items())]}
 
 
 def _held_out(row: Finding) -> float:
@@ -271,16 +281,29 @@ def _held_out(row: Finding) -> float:
     return row.ssim.mean if row.ssim is not None else float("-inf")
 
 
-def _chosen(found: Sequence[PointScore]) -> ChosenPoints:
+def chosen_points(found: Sequence[PointScore]) -> ChosenPoints:
     """Return the point chosen by each rule from the scores at all points, in order."""
-    scores = [row.ssim.mean for row in found]
-    above = [max(-1.0, row.ssim.mean - row.baseline) for row in found]
 
-    def at(number: int | None) -> ChosenPoint | None:
+    def at(rule: Rule) -> ChosenPoint | None:
+        number = point_by(rule, found)
         return None if number is None else ChosenPoint(point=number, path=found[number - 1].path)
 
-    return ChosenPoints(
-        strict=at(optimal(scores)),
-        tolerant=at(optimal(scores, tolerance=TOLERANCE)),
-        baseline=at(optimal(above, 0.0)),
-    )
+    return ChosenPoints(strict=at("strict"), tolerant=at("tolerant"), baseline=at("baseline"))
+
+
+def point_by(rule: Rule, found: Sequence[PointScore], end: Literal["mean", "low", "high"] = "mean") -> int | None:
+    """Return the point that a rule chooses from the scores at all points, in order; None if they do not stay low.
+
+    Args:
+        rule: the rule.
+        found: the scores.
+        end: the numbers to go by: the mean scores, or those at the lower or the upper ends of the intervals.
+    """
+    scores: list[float] = [getattr(row.ssim, end) for row in found]
+    match rule:
+        case "strict":
+            return optimal(scores)
+        case "tolerant":
+            return optimal(scores, tolerance=TOLERANCE)
+        case "baseline":
+            return optimal([max(-1.0, score - row.baseline) for score, row in zip(scores, found, strict=True)], 0.0)
