@@ -12,7 +12,7 @@ from cloven.auditing.paper import NO_PAPER
 from cloven.auditing.pipeline import Execution, execute
 from cloven.auditing.readings import Readings, readings_of
 from cloven.auditing.request import AuditRequest, study
-from cloven.auditing.subject import ModelTraining
+from cloven.auditing.subject import ModelTraining, how_trained
 from cloven.auditing.summary import Summary
 from cloven.zoo.datasets import load
 from cloven.zoo.images import Images
@@ -96,9 +96,26 @@ def summary(spec: str, tmp_path_factory: pytest.TempPathFactory) -> Summary:
             epochs=1,
         )
     )
-    assert asked.subject.training == ModelTraining(balanced=True)
     short = replace(asked, subject=replace(asked.subject, training=ModelTraining(1, balanced=True)))
     return execute(short, NO_PAPER, Execution(tmp_path_factory.mktemp("audit") / "run"))
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "training"),
+    [
+        ("torchvision:resnet18", "ton-iot:DIR", ModelTraining(balanced=True)),
+        ("torchvision:resnet18", "cifar10:DIR", None),
+        ("lenet5", "ton-iot:DIR", None),
+        ("package.module:factory", "ton-iot:DIR", None),
+    ],
+)
+def test_a_model_of_a_library_is_trained_on_windows(model: str, data: str, training: ModelTraining | None) -> None:
+    """No library has weights for them; the zoo's own models are always trained, a user's own never."""
+    subject = study(AuditRequest(model, data, strategies=("enclave",), layers=("conv1",))).subject
+
+    assert subject.training == training
+    assert (subject.shape is None) == (training is not None or ":" not in model or "." in model)
+    assert how_trained(subject).balanced == data.startswith("ton-iot")
 
 
 def test_an_audit_of_telemetry_trains_the_model_and_reports_the_readings(summary: Summary) -> None:

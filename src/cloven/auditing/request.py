@@ -131,7 +131,7 @@ def _subject(request: AuditRequest, plan: Plan | None) -> Subject:
 
     The size of an image and the number of classes are those of the request, else those of the plan, else the
     defaults of a model with weights from a library, else None: those of the data set and of the model itself.
-    No library has weights for windows of readings: a model without weights is trained on them.
+    No library has weights for windows of readings: its models without weights are trained on them.
     """
     model, weights = request.model, request.weights
     shape: tuple[int, int, int] | None = request.input_size
@@ -143,9 +143,10 @@ def _subject(request: AuditRequest, plan: Plan | None) -> Subject:
         shape, classes = shape or named.input, classes or named.classes
         mean, std = mean or named.mean, std or named.std
     training = None
-    if request.pairs is None and weights is None and has_windows(request.data) and not is_own(model):
+    of_library = model not in MODELS and not is_own(model)
+    if of_library and weights is None and request.pairs is None and has_windows(request.data):
         training = ModelTraining(balanced=True)
-    elif plan is None and request.pairs is None and (weights is not None if model in MODELS else not is_own(model)):
+    elif plan is None and request.pairs is None and (of_library or (model in MODELS and weights is not None)):
         known = usual(model)
         shape, classes = shape or known.shape, classes or known.classes
     queries = request.queries

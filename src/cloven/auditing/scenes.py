@@ -15,9 +15,9 @@ from cloven.auditing.material import ImageSets, refuse_overlap
 from cloven.auditing.readings import Readings, readings_of
 from cloven.auditing.settings import AuditSettings, Recording, Simulation, Study
 from cloven.auditing.subject import (
-    ModelTraining,
     SubjectImages,
     halves,
+    how_trained,
     is_trained_here,
     judge_of,
     normalised,
@@ -115,13 +115,12 @@ def simulated(study: Study, images: SubjectImages, graph: Graph, progress: Progr
     """
     source, subject = study.source, study.subject
     assert isinstance(source, Simulation)
-    how, training = subject.training or ModelTraining(), len(images.training)
+    how, training = how_trained(subject), len(images.training)
     settings: dict[str, Setting] = {"devices": source.devices}
     settings["weights"] = subject.weights.name if subject.weights else "trained here"
     if is_trained_here(subject):
         settings |= {"training epochs": how.epochs, "training images": min(how.images or training, training)}
-    if how.balanced:
-        settings["training weights"] = "equal for all classes"
+        settings |= {"training weights": "equal for all classes"} if how.balanced else {}
     if how.start is not None:
         settings["training starts from"] = how.start.name
     every = simulated_cases(study, graph)

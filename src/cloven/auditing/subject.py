@@ -17,7 +17,7 @@ from cloven.files import cache_dir
 from cloven.graph.graph import Graph
 from cloven.progress import Progress
 from cloven.runtime.capture import capture
-from cloven.zoo.datasets import load
+from cloven.zoo.datasets import has_windows, load
 from cloven.zoo.images import Images, split, spread, test_half, with_mirrored
 from cloven.zoo.models import MODELS
 from cloven.zoo.named import begun, is_own, make, normalisation
@@ -122,6 +122,11 @@ class SubjectImages:
 def is_trained_here(subject: Subject) -> bool:
     """Return whether the model has no weights, and is one of the zoo or has settings for training."""
     return subject.weights is None and (subject.model in MODELS or subject.training is not None)
+
+
+def how_trained(subject: Subject) -> ModelTraining:
+    """Return the settings of the training of a subject; by default, windows of readings are balanced."""
+    return subject.training or ModelTraining(balanced=has_windows(subject.data))
 
 
 def load_images(subject: Subject, problems: Sequence[str] = (), *, several: bool = False) -> SubjectImages:
@@ -239,7 +244,7 @@ def ready(subject: Subject, images: SubjectImages, progress: Progress) -> Graph:
 
 def cnn(subject: Subject, images: SubjectImages, progress: Progress) -> nn.Module:
     """Return the model after training it here, or from the cache."""
-    how = subject.training or ModelTraining()
+    how = how_trained(subject)
     own = images.training.take(spread(images.training.labels, len(images.training), how.images))
     return _trained(subject.model, own, subject.seed, how, "training the CNN", progress)
 

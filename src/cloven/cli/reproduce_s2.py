@@ -71,10 +71,13 @@ def s2(
     figure: Annotated[
         str,
         typer.Option(
-            help="3: times of each cut; 7: reconstructions at each cut; table3: both; 8: reconstructions of "
-            "telemetry; classifiers: models that classify telemetry.",
+            help="3: times of each cut; 7: reconstructions at each cut; table3: both; 8: figure 7 of telemetry.",
             metavar="NUMBER",
         ),
+    ] = "",
+    number: Annotated[
+        str,
+        typer.Option("--table", help="classifiers: how well models classify telemetry.", metavar="NAME"),
     ] = "",
     published: Annotated[
         bool,
@@ -152,27 +155,27 @@ def s2(
         handover,
         threads,
     )
-    match figure, published:
-        case "table3", True:
+    match figure, number, published:
+        case "table3", "", True:
             _show(_printed(), _print_printed_table, as_json=as_json)
-        case "3", False:
+        case "3", "", False:
             _show(_time(options, out or _folder("3", model, scale)), _print_times, as_json=as_json)
-        case "7", False:
+        case "7", "", False:
             _show(_attack(options, out, jobs or cores()), _print_points, as_json=as_json)
-        case "8", False:
+        case "8", "", False:
             folder = out or _folder("8", model, scale)
             _show(telemetry.attack(options, folder, jobs or cores()), telemetry.print_figure, as_json=as_json)
-        case "classifiers", False:
+        case "", "classifiers", False:
             folder = out or _folder("classifiers", model, scale)
             _show(
                 telemetry.classify(options, folder, jobs or cores()), telemetry.print_classifiers, as_json=as_json
             )
-        case "table3", False:
+        case "table3", "", False:
             _show(_time_and_attack(options, out, jobs or cores()), _print_own_table, as_json=as_json)
         case _:
             raise ClovenError(
-                "give --figure 3, 7, 8, table3 or classifiers, or --figure table3 --published for the paper's own "
-                "times"
+                "give --figure 3, 7, 8 or table3, --table classifiers, or --figure table3 --published for the "
+                "paper's own times"
             )
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from cloven.errors import ClovenError
 from cloven.files import cache_dir
-from cloven.zoo.datasets import load
+from cloven.zoo.datasets import has_windows, load
 from cloven.zoo.folders import read_pictures
 from cloven.zoo.images import Images, split, test_half
 from cloven.zoo.models import MODELS
@@ -48,7 +48,7 @@ def prepared(
     The images are those of ``picture`` (a file or a folder) or of the ``data`` set. With ``weights``, the latter
     are the set's own test images (or all). Without ``weights``, one of cloven's own models is trained on 80 % of
     the set, or loaded from the cache, and the images are the 10 % held out for tests; other models keep their
-    initial weights.
+    initial weights. On windows of readings, each class counts as much as any other.
 
     Raises:
         ClovenError: if neither or both of ``picture`` and ``data`` are given, the images cannot be read, or the
@@ -73,6 +73,7 @@ def prepared(
         epochs=EPOCHS,
         seed=seed,
         cache=cache_dir(),
+        balanced=has_windows(data),
         on_epoch=lambda epoch, _: progress("training the CNN", epoch, EPOCHS),
     )
     return PreparedModel(model, test, f"trained on {len(training)} images of {images.name}")
