@@ -18,7 +18,7 @@ from cloven.zoo.datasets import load
 from cloven.zoo.images import Images
 from tests.zoo.ton_iot_files import write_ton_iot
 
-SENSORS = "sensors=Weather+Garage_Door:window=4"
+SENSORS = "sensors=Weather+Garage_Door:window=4:stride=1"
 NUMBERS = ("temperature", "pressure", "humidity")
 CATEGORIES = ("door_state", "sphone_signal")
 

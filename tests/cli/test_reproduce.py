@@ -173,11 +173,11 @@ SEVEN = ("--figure", "7", "--model", "resnet20", "--data", "digits", "--weights"
 @pytest.mark.parametrize(
     ("options", "messages"),
     [
-        ((), ("give --figure 3, 7 or table3, or --figure table3 --published",)),
+        ((), ("give --figure 3, 7, 8 or table3, --table classifiers, or",)),
         (("--figure", "table3"), ("--model is missing", "--data is missing", "--weights is missing")),
-        (("--published",), ("give --figure 3, 7 or table3",)),
-        (("--figure", "3", "--published"), ("give --figure 3, 7 or table3",)),
-        (("--figure", "9"), ("give --figure 3, 7 or table3",)),
+        (("--published",), ("give --figure 3, 7, 8 or table3",)),
+        (("--figure", "3", "--published"), ("give --figure 3, 7, 8 or table3",)),
+        (("--figure", "9"), ("give --figure 3, 7, 8 or table3",)),
         (
             ("--figure", "3", "--scale", "tiny", "--handover", "mail", "--model", "lenet5"),
             (

@@ -25,7 +25,7 @@ from cloven.reporting.telemetry_figure import draw_telemetry
 from tests.papers.test_privacy import summary
 from tests.zoo.ton_iot_files import write_ton_iot
 
-TINY = TelemetryScale("desk", 32, 1, 40, 12, 1, 1, 40)
+TINY = TelemetryScale("desk", 32, 1, 40, 24, 1, 1, 40)
 
 
 def test_the_audits_are_of_both_models_on_both_data_sets() -> None:
@@ -104,7 +104,7 @@ def test_pictures_are_not_telemetry() -> None:
 
 @pytest.mark.slow
 def test_a_tiny_figure(tmp_path: Path) -> None:
-    spec = f"ton-iot:{write_ton_iot(tmp_path / 'data')}:window=4"
+    spec = f"ton-iot:{write_ton_iot(tmp_path / 'data')}:window=4:stride=1"
     study = TelemetryStudy(spec, TINY, models=(RESNET,), attacks=("nearest",))
 
     found = attack_telemetry(study, tmp_path / "out", 2, no_progress)

@@ -20,7 +20,7 @@ from cloven.auditing.cases import Taps
 from cloven.auditing.executor import LocalExecutor, run_audits
 from cloven.auditing.finding import Finding, RecoveredReadings, SeedsRange
 from cloven.auditing.paper import NO_PAPER
-from cloven.auditing.pipeline import audit_steps
+from cloven.auditing.pipeline import audit_steps, loaded
 from cloven.auditing.settings import AuditSettings, Simulation, Study
 from cloven.auditing.subject import NOBODY, SAME, Subject, cnn, load_images
 from cloven.auditing.suite import AttackSuite
@@ -207,7 +207,7 @@ def attack_telemetry(study: TelemetryStudy, folder: Path, jobs: int, progress: P
     """
     windows = telemetry(study.data).report.settings
     for audited in study.audits:
-        load_images(study.settings(audited).subject)  # report problems of all sets before any training
+        loaded(study.settings(audited))  # report problems before any training
     progress(TRAINING, 0, len(study.audits))
     for trained, _ in enumerate(side_by_side(train, study, len(study.audits), jobs=jobs), 1):
         progress(TRAINING, trained, len(study.audits))
