@@ -1,4 +1,4 @@
-"""How well the attacked models classify telemetry, beside the most frequent class and trees on raw rows.
+"""Classifiers of telemetry: the attacked models, beside the most frequent class and trees on raw rows.
 
 Under each of the three splits of the data set: nearly every type of row is one session, so that a high score can
 measure the session and not the attack. Under a random split, test windows lie between training windows.
