@@ -26,7 +26,7 @@ EIGHT, CLASSIFIERS = ("--figure", "8"), ("--table", "classifiers")
         ((*EIGHT, "--data", "ton-iot:there", "--model", "lenet5"), ("do not cut 'lenet5'",)),
         ((*EIGHT, "--data", "ton-iot:DIR:window=4", "--attacks", "nonesuch"), ("no attack is named 'nonesuch'",)),
         ((*EIGHT, "--data", "ton-iot:DIR:window=4", "--photographs", "folder:there"), ("there",)),
-        ((*CLASSIFIERS, "--data", "ton-iot:DIR:window=4:split=time"), ("leave out split: all splits are compared",)),
+        ((*CLASSIFIERS, "--data", "ton-iot:DIR:window=4:split=time"), ("leave out split: all splits are",)),
     ],
 )
 def test_invalid_options_are_refused(

@@ -136,7 +136,8 @@ def _cut(point: int | None) -> str:
 def classify(options: S2Options, folder: Path, jobs: int) -> ClassifierTable:
     """Train the models and the trees under each split of the telemetry, and write their scores."""
     from cloven.files import write_text
-    from cloven.papers.s2.classifiers import CLASSIFIERS, ClassifierStudy, compared
+    from cloven.papers.s2.classifiers import ClassifierStudy, compared
+    from cloven.papers.s2.victims import CLASSIFIERS
 
     checked = _checked(options, CLASSIFIERS)
     study = ClassifierStudy(options.data, checked.scale, checked.models, checked.machine.device)
