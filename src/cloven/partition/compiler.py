@@ -116,9 +116,7 @@ def assemble(
     """Return the program of a division over devices with ``names``."""
     compiler = _Compiler(division, names, routing, transforms)
     for op in division.graph.ops[1:]:
-        for device in sorted(division.owners[op.name]):
-            for box in division.owners[op.name][device]:
-                compiler.compute(device, op, box)
+        compiler.compute(op)
     output = division.graph.by_name[division.graph.output]
     compiler.fetch(division.sink, output.name, whole(output.shape))
     return compiler.program()
@@ -143,13 +141,19 @@ class _Compiler:
         self.clock += 1
         return self.clock - 1
 
-    def compute(self, device: int, op: Op, box: Box) -> None:
-        """Fetch the inputs of a box of an op, then compute it."""
-        reads, local, macs = piece(op, self.division.graph.input_shapes(op), box)
-        for value, need in reads:
-            self.fetch(device, value, need)
-        self.parts[self.names[device]].append(Compute(self.tick(), op.name, box, reads, local, macs))
-        self.held.setdefault((device, op.name), []).append(box)
+    def compute(self, op: Op) -> None:
+        """Fetch the inputs of an op for all its devices, then compute it.
+
+        So a device sends what the others read before it computes its own share.
+        """
+        shapes, owners = self.division.graph.input_shapes(op), self.division.owners[op.name]
+        pieces = [(device, box, piece(op, shapes, box)) for device in sorted(owners) for box in owners[device]]
+        for device, _, (reads, _, _) in pieces:
+            for value, need in reads:
+                self.fetch(device, value, need)
+        for device, box, (reads, local, macs) in pieces:
+            self.parts[self.names[device]].append(Compute(self.tick(), op.name, box, reads, local, macs))
+            self.held.setdefault((device, op.name), []).append(box)
 
     def fetch(self, device: int, value: str, need: Box) -> None:
         """Ensure that a device holds a box of a value: each missing piece is sent once, by its home or the hub."""

@@ -25,13 +25,15 @@ def partial_sums(
 ) -> tuple[tuple[Op, ...], Mapping[str, Owners]]:
     """Return a layer as partial sums, one per device over its share of the input channels, and their total.
 
-    The ops are the same objects for equal arguments, so that what is known about their pieces serves again.
+    The ops are the same objects for equal arguments, so that what is known about their pieces serves again. All
+    shares of the input come first: their owner sends them before it computes a partial sum.
 
     The total adds the bias and keeps the layer's name. The owners of the partial sums are returned too, but not
     that of the total.
     """
     axis = 0 if len(source) == 3 and op.kind != "linear" else len(source) - 1
-    ops: list[Op] = []
+    pieces: list[Op] = []
+    partials: list[Op] = []
     placed: dict[str, Owners] = {}
     for device, (lo, hi) in shares:
         piece, part = f"{op.name}.input@{device}", f"{op.name}.partial@{device}"
@@ -40,14 +42,13 @@ def partial_sums(
         # A transposed convolution's weight has the input channels first.
         taken = weight[lo:hi] if op.kind == "conv_transpose2d" else weight[:, lo:hi]
         narrow = {"axis": axis, "start": lo, "step": 1}
-        ops.append(Op(piece, "narrow", op.inputs, extent(box), op.module, narrow))
-        ops.append(replace(op, name=part, inputs=(piece,), params={"weight": taken}))
+        pieces.append(Op(piece, "narrow", op.inputs, extent(box), op.module, narrow))
+        partials.append(replace(op, name=part, inputs=(piece,), params={"weight": taken}))
         placed |= {piece: {device: (whole(extent(box)),)}, part: {device: (whole(op.shape),)}}
     bias = {"bias": op.params["bias"]} if "bias" in op.params else {}
-    parts = tuple(f"{op.name}.partial@{device}" for device, _ in shares)
     # The output has its channels on the same axis as the input: the last one after a linear layer, also in maps.
-    ops.append(Op(op.name, "sum", parts, op.shape, op.module, {"axis": axis}, bias))
-    return tuple(ops), placed
+    total = Op(op.name, "sum", tuple(part.name for part in partials), op.shape, op.module, {"axis": axis}, bias)
+    return (*pieces, *partials, total), placed
 
 
 def partial_means(op: Op, source: Shape, boxes: Mapping[int, Box]) -> tuple[list[Op], dict[str, Owners]]:
