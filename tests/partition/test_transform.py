@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from cloven.cost.tasks import LinkMessage, tasks
 from cloven.errors import ClovenError
 from cloven.partition import plan as plans
 from cloven.partition.compiler import divide
@@ -161,6 +162,7 @@ def test_options_become_a_plans_table() -> None:
     assert transformed(["a-b=topk:0.1", "float16"]) == {
         "transform": {"default": "float16", "links": {"a-b": "topk:0.1"}}
     }
+    assert transformed(["image=uint8"]) == {"transform": {"links": {}, "image": "uint8"}}
 
 
 # --- plans ----------------------------------------------------------------------------------------------------
@@ -175,6 +177,20 @@ def test_a_plan_keeps_its_transforms_in_its_file() -> None:
     assert '[transform]\ndefault = "topk:0.1"\n\n[transform.links]\n"edge1-edge-2" = "int8"\n' in made.toml()
     assert "transform" not in plans.parse(PLAN).toml()
     assert [t.bytes for t in plans.compile(lenet5(), made).transfers] == [840, 408]
+
+
+def test_an_image_of_pixels_takes_a_quarter_of_the_bytes() -> None:
+    """The table of links and the estimate count them; what the devices send each other is the same."""
+    made = plans.parse(PLAN + '[transform]\nimage = "uint8"\n')
+    program, usual = (plans.compile(lenet5(), plan) for plan in (made, plans.parse(PLAN)))
+
+    assert plans.parse(made.toml()) == made
+    assert program.exact
+    assert (program.transfers, usual.image_bytes, program.image_bytes) == (usual.transfers, 3136, 784)
+    first = described(made, program).links[0]
+    assert (first.link, first.bytes, first.transforms) == (("coordinator", "edge0"), 784, ("uint8",))
+    (message,) = (task for task in tasks(program) if isinstance(task, LinkMessage) and not task.after)
+    assert message.bytes == 784
 
 
 def test_every_wrong_entry_of_a_plan_is_named_at_once() -> None:

@@ -34,7 +34,7 @@ from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
 from cloven.runtime import local
 from cloven.runtime.bundle import engine, segment_check
-from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare, WholeValue
+from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare, SentImage
 from cloven.runtime.bundle.onnx import nodes as onnx_nodes
 from cloven.runtime.bundle.onnx.builder import ModelBuilder, Value
 from cloven.runtime.bundle.reader import Bundle, digest, read
@@ -272,7 +272,7 @@ def test_steps_keep_the_global_order_and_every_part_says_what_it_has(kept: Path)
     for part in parts.values():
         numbers = [step.step for step in part.steps]
         assert numbers == sorted(set(numbers))
-    assert parts["edge0"].image == WholeValue(value="input", shape=(1, 28, 28))
+    assert parts["edge0"].image == SentImage(value="input", shape=(1, 28, 28))
     assert parts["edge0"].output is not None
     assert parts["edge0"].output.shape == (10,)
     assert parts["edge1"].image is None
@@ -477,10 +477,10 @@ def test_a_damaged_segment_is_refused_and_nothing_is_printed(
 
 
 def test_another_version_and_a_folder_that_is_not_a_bundle_are_refused(copied: Path, tmp_path: Path) -> None:
-    edit(copied / "manifest.json", lambda d: d.update(format=4))
-    with pytest.raises(ClovenError, match="has format 4; this cloven reads 3"):
+    edit(copied / "manifest.json", lambda d: d.update(format=5))
+    with pytest.raises(ClovenError, match="has format 5; this cloven reads 4"):
         read(copied)
-    edit(copied / "manifest.json", lambda d: (d.update(format=3), d.pop("devices"), d.update(colour="red")))
+    edit(copied / "manifest.json", lambda d: (d.update(format=4), d.pop("devices"), d.update(colour="red")))
     with pytest.raises(ClovenError, match="colour") as caught:
         read(copied)
     assert "devices" in str(caught.value)

@@ -36,7 +36,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from cloven.errors import ClovenError
-from cloven.runtime.cluster.errors import FrameFailed
+from cloven.runtime.cluster.errors import FrameFailed, ImageRefused
 from cloven.runtime.cluster.health import ClusterHealth, DeviceHealth
 from cloven.runtime.link import authority, identity
 from cloven.runtime.service import ClientLimits, app, connections, serve
@@ -382,6 +382,11 @@ class TestTrouble:
         assert str(failure) in refusal(response, 503)
         told = response.json()
         assert (told["device"], told["link"], told["reason"]) == (*where, "no answer for 5 s")
+
+    def test_an_image_that_the_plan_cannot_take(self) -> None:
+        model = Model(failing=ImageRefused("the image cannot be sent as uint8"))
+
+        assert "cannot be sent as uint8" in refusal(classify(made(model), picture()), 422)
 
     def test_what_nobody_thought_of_is_told_to_the_log_alone(self, caplog: pytest.LogCaptureFixture) -> None:
         model = Model(failing=RuntimeError("/secret/place"))

@@ -150,7 +150,7 @@ def plan(
         list[str] | None,
         typer.Option(
             help="Transform before sending, on all links or on one: float16, int8, topk:0.1, noise:0.5, "
-            "dropout:0.3 or none.",
+            "dropout:0.3 or none. image=uint8 sends 8-bit images as their pixels.",
             metavar="[A-B=]NAME",
             rich_help_panel=LINKS,
         ),

@@ -113,7 +113,7 @@ class _TaskList:
             program.source,
             image.name,
             whole(image.shape),
-            self.add(LinkMessage((COORDINATOR, program.source), image.bytes, ())),
+            self.add(LinkMessage((COORDINATOR, program.source), program.image_bytes, ())),
         )
         for device, step in program.steps:
             match step:

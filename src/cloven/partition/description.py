@@ -9,6 +9,7 @@ from cloven.graph.box import text
 from cloven.partition.plan import Plan
 from cloven.partition.program import Link, Program
 from cloven.partition.protection import COORDINATOR
+from cloven.partition.transform import UNCHANGED
 from cloven.partition.usage import Usage, usage
 
 
@@ -84,13 +85,15 @@ def described(plan: Plan, program: Program, bandwidth: int | None = None) -> Pla
 def described_links(program: Program, bandwidth: int | None = None) -> tuple[LinkDescription, ...]:
     """Return the links of a program, those of the coordinator too; ``bandwidth`` of each is in bits per second."""
     graph = program.graph
-    traffic: dict[Link, list[int]] = {(COORDINATOR, program.source): [graph.input.bytes]}
+    traffic: dict[Link, list[int]] = {(COORDINATOR, program.source): [program.image_bytes]}
     for transfer in program.transfers:
         traffic.setdefault(transfer.link, []).append(transfer.bytes)
     traffic[program.sink, COORDINATOR] = [graph.by_name[graph.output].bytes]
     links = []
     for link, sizes in traffic.items():
         transforms = {t.transform.name: None for t in program.transfers if t.link == link and not t.transform.exact}
+        if link[0] == COORDINATOR and program.transforms.image != UNCHANGED.image:
+            transforms[program.transforms.image] = None
         links.append(
             LinkDescription(
                 link=link,

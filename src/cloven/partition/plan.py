@@ -182,7 +182,8 @@ class Plan(_Frozen):
         if self.protection.links:
             tables.append(("[protection.links]", {toml_value(k): v for k, v in self.protection.links.items()}))
         if self.transform != UNCHANGED:
-            tables.append(("[transform]", {"default": document["transform"]["default"]}))
+            image = {"image": self.transform.image} if self.transform.image != UNCHANGED.image else {}
+            tables.append(("[transform]", {"default": document["transform"]["default"], **image}))
         if self.transform.links:
             links = document["transform"]["links"]
             tables.append(("[transform.links]", {toml_value(k): v for k, v in links.items()}))

@@ -15,6 +15,10 @@ ENCLAVE = ("enclave", "accelerator")
 """The two devices of Rajasekar et al. (2024); the first is trusted."""
 
 
+IMAGE = "image="
+"""The begin of the option for the type of the images."""
+
+
 @dataclass(frozen=True)
 class Options:
     """The options: a strategy and its parameters, and what follows it (``then``) or divides a part (``inside``)."""
@@ -58,8 +62,12 @@ def protected(given: Sequence[str]) -> Entries:
 
 
 def transformed(given: Sequence[str]) -> Entries:
-    """Return the plan's entry ``transform`` for options such as ``int8`` and ``edge0-edge1=topk:0.1``."""
-    return {"transform": _of_links(given)} if given else {}
+    """Return the plan's entry ``transform`` for options such as ``int8``, ``A-B=topk:0.1`` and ``image=uint8``."""
+    images = [text.removeprefix(IMAGE) for text in given if text.startswith(IMAGE)]
+    entry = _of_links([text for text in given if not text.startswith(IMAGE)])
+    if images:
+        entry["image"] = images[-1]
+    return {"transform": entry} if given else {}
 
 
 def _of_links(given: Sequence[str]) -> Entries:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 
 from cloven.graph.box import Box, Shape, count, extent, whole, without
 from cloven.graph.graph import SIZES, Graph
@@ -128,6 +129,11 @@ class Program:
     def links(self) -> tuple[Link, ...]:
         """The links that carry anything, in order of first use."""
         return tuple(dict.fromkeys(t.link for t in self.transfers))
+
+    @property
+    def image_bytes(self) -> int:
+        """Return the bytes of an image that the coordinator sends to ``source``, without framing."""
+        return SIZES[self.transforms.image] * prod(self.graph.input.shape)
 
     def macs(self, device: str) -> int:
         """Return the multiply-accumulates of one device for one image."""

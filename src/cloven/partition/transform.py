@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator
 from pydantic_core import PydanticCustomError
@@ -127,17 +127,26 @@ def _name(transform: Transform) -> str:
 Named = Annotated[Transform, PlainValidator(_entry), PlainSerializer(_name)]
 
 
+ImageType = Literal["float32", "uint8"]
+"""The type of the numbers of an image that the coordinator sends."""
+
+
 class Transforms(BaseModel):
     """The transforms of links: ``default``, and ``links`` that differ, for both directions.
 
-    A plan file has, for example, ``default = "float16"`` and ``"edge0-edge1" = "int8"``. The coordinator's links,
-    which carry the images and the outputs, are never transformed.
+    A plan file has, for example, ``default = "float16"`` and ``"edge0-edge1" = "int8"``. They do not apply to the
+    coordinator's links, which carry the images and the outputs.
+
+    With ``image`` ``uint8``, the coordinator sends the pixels of an image with 8 bits for each channel, a quarter
+    of the bytes of float32. The first device converts them, so the outputs are the same, bit for bit. An image that
+    does not consist of such pixels is refused.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     default: Named = NONE
     links: dict[str, Named] = {}
+    image: ImageType = "float32"
 
     def of(self, source: str, target: str) -> Transform:
         """Return the transform of what one device sends to another."""

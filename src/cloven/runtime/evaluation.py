@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cloven.runtime.unit_images import unit
+
 if TYPE_CHECKING:
     from cloven.graph.graph import Graph
     from cloven.partition.program import Link, Program
@@ -93,5 +95,5 @@ def _compared(
     counted = len(pixels) * sum(transfer.bytes for transfer in program.transfers)
     if link_bytes is not None:
         counted = sum(count for link, count in link_bytes.items() if set(link) <= set(program.devices))
-    images = torch.from_numpy(pixels.astype(np.float32) / np.float32(255))
+    images = torch.from_numpy(unit(pixels))
     return judge(program, graph, images, torch.from_numpy(outputs), sent=counted, tolerance=TOLERANCE_ONNX)

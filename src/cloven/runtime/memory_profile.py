@@ -42,8 +42,8 @@ from cloven.runtime.bundle.format import (
     ReceiveShare,
     RunSegment,
     SendShare,
+    SentImage,
     Step,
-    WholeValue,
 )
 from cloven.runtime.bundle.reader import digest, read_device
 from cloven.runtime.cluster import logs, worker
@@ -161,7 +161,7 @@ def _worker(side: int, devices: int) -> int:
 def _write_bundle(folder: Path, plan: Plan) -> None:
     """Write the bundle of a plan whose output is the image: its devices run no segments."""
     spec = plan.named_model
-    image = WholeValue(value="image", shape=spec.input)
+    image = SentImage(value="image", shape=spec.input)
     share: dict[str, Any] = {
         "step": 0,
         "transfer": 0,

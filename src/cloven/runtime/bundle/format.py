@@ -12,8 +12,9 @@ from cloven.documents import Document
 from cloven.graph.box import covers, extent, text, whole
 from cloven.partition.program import BYTES
 from cloven.partition.protection import Protection
+from cloven.partition.transform import ImageType
 
-FORMAT = 3
+FORMAT = 4
 """The version of a bundle's files; a reader accepts no other."""
 
 MANIFEST, PART, WEIGHTS = "manifest.json", "part.json", "weights.bin"
@@ -124,6 +125,12 @@ class WholeValue(Document):
     shape: tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...]
 
 
+class SentImage(WholeValue):
+    """The image, and the type of the numbers that the coordinator sends; ``uint8`` are pixels of 0 to 255."""
+
+    dtype: ImageType = "float32"
+
+
 class DevicePart(Document):
     """The part of one device: its steps, in order. Step numbers are positions in the order over all devices.
 
@@ -131,10 +138,10 @@ class DevicePart(Document):
     unless this device computes it.
     """
 
-    format: Literal[3] = 3
+    format: Literal[4] = 4
     device: str
     model: str
-    image: WholeValue | None
+    image: SentImage | None
     output: WholeValue | None
     steps: tuple[Annotated[Step, Field(discriminator="do")], ...]
 
@@ -220,7 +227,7 @@ class Manifest(Document):
     """
 
     bundle: Literal["cloven"] = "cloven"
-    format: Literal[3] = 3
+    format: Literal[4] = 4
     model: str
     plan: str
     exact: bool

@@ -23,6 +23,7 @@ from cloven.runtime.bundle.format import (
     SegmentOperator,
     SegmentTensor,
     SendShare,
+    SentImage,
     Step,
     WholeValue,
 )
@@ -166,7 +167,9 @@ def _part(program: Program, device: str, model: str, cut: Mapping[str, Segment])
     return DevicePart(
         device=device,
         model=model,
-        image=WholeValue(value=image.name, shape=image.shape) if device == program.source else None,
+        image=SentImage(value=image.name, shape=image.shape, dtype=program.transforms.image)
+        if device == program.source
+        else None,
         output=WholeValue(value=output.name, shape=output.shape) if device == program.sink else None,
         steps=tuple(sorted(steps, key=lambda step: step.step)),
     )

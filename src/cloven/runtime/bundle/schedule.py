@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from math import prod
 
 from cloven.graph.box import Box, extent, whole
-from cloven.partition.program import BYTES
+from cloven.graph.graph import SIZES
 from cloven.partition.protection import COORDINATOR
 from cloven.partition.segments import sources
+from cloven.partition.transform import ImageType
 from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare, Step
 
 Message = tuple[str, int]
@@ -45,10 +46,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Incoming:
-    """A message to receive: the pieces that it contains, and its size in bytes."""
+    """A message to receive: the pieces that it contains, the type of their numbers, and its size in bytes."""
 
     pieces: tuple[tuple[int, Box], ...]
     bytes: int
+    dtype: ImageType = "float32"
 
 
 @dataclass(frozen=True)
@@ -171,12 +173,13 @@ class _ScheduleBuilder:
             goes[COORDINATOR, 0] = [self.read(output.value, whole(output.shape))]
         incoming = {}
         for message, pieces in comes.items():
-            incoming[message] = Incoming(tuple(pieces), _bytes(box for _, box in pieces))
+            dtype = image.dtype if image is not None and message == (COORDINATOR, 0) else "float32"
+            incoming[message] = Incoming(tuple(pieces), _bytes((box for _, box in pieces), dtype), dtype)
         outgoing = []
         for message, reads in goes.items():
             outgoing.append(Outgoing(message, tuple(reads), _bytes(read.box for read in reads)))
         return Schedule(tuple(jobs), incoming, tuple(outgoing), dict(self.uses))
 
 
-def _bytes(boxes: Iterable[Box]) -> int:
-    return BYTES * sum(prod(extent(box)) for box in boxes)
+def _bytes(boxes: Iterable[Box], dtype: ImageType = "float32") -> int:
+    return SIZES[dtype] * sum(prod(extent(box)) for box in boxes)

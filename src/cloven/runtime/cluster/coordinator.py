@@ -11,22 +11,25 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cloven.cost.cluster import Cluster
+from cloven.errors import ClovenError
 from cloven.partition.plan import Plan
 from cloven.partition.protection import COORDINATOR
 from cloven.runtime.bundle.engine import Array
 from cloven.runtime.cluster.diagnosis import culprit
-from cloven.runtime.cluster.errors import FrameFailed
+from cloven.runtime.cluster.errors import FrameFailed, ImageRefused
 from cloven.runtime.cluster.health import ClusterHealth, DeviceHealth
 from cloven.runtime.cluster.image_task import NUMBERS
 from cloven.runtime.cluster.in_flight import InFlight
 from cloven.runtime.cluster.protocol import KEPT, ImageTimes, WorkerReport
 from cloven.runtime.cluster.worker_client import SILENT
 from cloven.runtime.cluster.worker_pool import Trouble, WorkerPool
+from cloven.runtime.unit_images import pixels_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -129,9 +132,7 @@ class Coordinator:
         Raises:
             FrameFailed: if the image is not answered, with the device or link and the reason.
         """
-        if image.shape != self.shape:
-            raise FrameFailed(f"the image has shape {image.shape}; expected {self.shape}", device=COORDINATOR)
-        data = np.ascontiguousarray(image, NUMBERS)
+        data = self._encoded(image)
         async with self.window:
             until = time.monotonic() + self.options.retry
             while True:
@@ -141,6 +142,21 @@ class Coordinator:
                 except FrameFailed as failed:
                     if not failed.lost or time.monotonic() >= until:
                         raise
+
+    def _encoded(self, image: Array) -> NDArray[Any]:
+        """Return an image in the type in which the plan sends it.
+
+        Raises:
+            ImageRefused: if it has another shape than the plan's images, or cannot be sent in this type.
+        """
+        if image.shape != self.shape:
+            raise ImageRefused(f"the image has shape {image.shape}; expected {self.shape}")
+        if self.plan.transform.image == "float32":
+            return np.ascontiguousarray(image, NUMBERS)
+        try:
+            return np.ascontiguousarray(pixels_of(image))
+        except ClovenError as error:
+            raise ImageRefused(str(error)) from error
 
     async def answers(self, images: Iterable[Array]) -> AsyncIterator[Prediction | FrameFailed]:
         """Yield the outputs for images in order; the window is kept full.
@@ -181,7 +197,7 @@ class Coordinator:
             await self.pool.wait()
         self.ill = None
 
-    async def _attempt(self, data: Array) -> Prediction:
+    async def _attempt(self, data: NDArray[Any]) -> Prediction:
         attempt = self.in_flight.begin()
         number, future = attempt.number, attempt.output
         start, sent = time.perf_counter(), time.time()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cloven.errors import ClovenError
 from cloven.partition.program import Link
+from cloven.partition.protection import COORDINATOR
 
 
 class PartyError(ClovenError):
@@ -26,3 +27,10 @@ class FrameFailed(ClovenError):  # noqa: N818 - it is an outcome, one of two
         self.device, self.link, self.reason, self.lost = device, link, reason, lost
         where = " -> ".join(link) if link else device or "the cluster"
         super().__init__(f"{where}: {reason}")
+
+
+class ImageRefused(FrameFailed):
+    """An image that was not sent, because the plan cannot take it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, device=COORDINATOR)

@@ -15,6 +15,7 @@ from cloven.runtime.bundle.engine import Array, paste
 from cloven.runtime.bundle.schedule import Job, Message, Outgoing, Read, Schedule
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.cluster.protocol import Activity, ImageState, ImageTimes
+from cloven.runtime.unit_images import unit
 
 if TYPE_CHECKING:
     from cloven.runtime.link.octets import Data
@@ -65,12 +66,12 @@ class ImageTask:
             raise FrameFailed(f"message {ordinal} arrived twice, or is not in the plan")
         if payload.nbytes != expected.bytes:
             raise FrameFailed(f"message {ordinal} has {payload.nbytes} bytes; expected {expected.bytes}")
-        at = 0
+        at, dtype = 0, np.dtype(expected.dtype).newbyteorder("<")
         for piece, box in expected.pieces:
             shape = (1, *extent(box))
-            array = np.frombuffer(payload, NUMBERS, prod(shape), at).reshape(shape)
+            array = np.frombuffer(payload, dtype, prod(shape), at).reshape(shape)
             at += array.nbytes
-            self._put(piece, array)
+            self._put(piece, unit(array) if dtype == np.uint8 else array)
         self.came[message] = time.time()
         self.news.set()
 

@@ -22,6 +22,7 @@ from cloven.runtime.cluster import breakdown
 from cloven.runtime.cluster.coordinator import Coordinator, PartyReport, Prediction, SendOptions
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.sent_images import write_sent
+from cloven.runtime.unit_images import unit
 
 
 class FailedImage(Document):
@@ -150,11 +151,6 @@ def send(run: Coordinator, pixels: NDArray[np.uint8], progress: Progress) -> Sen
             return SendOutcome(tuple(found), seconds, await run.reports())
 
     return asyncio.run(everything())
-
-
-def unit(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return pixels of 0 to 255 scaled to [0, 1]."""
-    return pixels.astype(np.float32) / np.float32(255)
 
 
 def write_answered(folder: Path, outcome: SendOutcome, pixels: NDArray[np.uint8], auxiliary: int) -> Path:

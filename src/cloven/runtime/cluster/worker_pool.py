@@ -17,7 +17,6 @@ import numpy as np
 from cloven.errors import ClovenError
 from cloven.partition.plan import Plan, check
 from cloven.partition.protection import COORDINATOR
-from cloven.runtime.bundle.engine import Array
 from cloven.runtime.cluster import frame_stream
 from cloven.runtime.cluster.channels import CLOSED
 from cloven.runtime.cluster.errors import FrameFailed, PartyError
@@ -42,6 +41,7 @@ from cloven.runtime.link.session import Opened
 if TYPE_CHECKING:
     from cloven.cost.cluster import Cluster
     from cloven.runtime.link.identity import Identity
+    from cloven.runtime.link.octets import Data
 
 JOINING = 25.0
 """Seconds within which all workers must join: a little more than they wait for their links."""
@@ -227,7 +227,7 @@ class WorkerPool:
 
     # --- images -----------------------------------------------------------------------------------------------
 
-    async def send(self, number: int, image: Array) -> None:
+    async def send(self, number: int, image: Data) -> None:
         """Send an image to the device that receives the images; wait while its queue is full."""
         await self.connections[self.source].send(number, 0, [image])
 

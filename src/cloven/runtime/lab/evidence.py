@@ -14,13 +14,13 @@ from cloven.partition.program import BYTES, Link, Program
 from cloven.runtime.bundle.engine import Array, run
 from cloven.runtime.bundle.format import SendShare
 from cloven.runtime.bundle.reader import read
-from cloven.runtime.cluster.sending import unit
 from cloven.runtime.lab.lab_folder import BUNDLE, CAPTURE, PAIRS
 from cloven.runtime.lab.outcome import LinkEvidence, TapEvidence
 from cloven.runtime.tap import extraction, flows
 from cloven.runtime.tap.extraction import CapturedMessages
 from cloven.runtime.tap.flows import PLAIN, PROTECTED, TLS, Survey
 from cloven.runtime.tap.live import RecordingSummary
+from cloven.runtime.unit_images import unit
 
 
 def examine(

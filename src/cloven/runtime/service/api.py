@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from cloven.runtime.cluster.errors import FrameFailed
+from cloven.runtime.cluster.errors import FrameFailed, ImageRefused
 from cloven.runtime.service.connections import ClientLimits
 from cloven.runtime.service.contract import (
     Classified,
@@ -225,6 +225,8 @@ async def _by(until: float, work: Awaitable[Got], status: int, late: str) -> Got
 async def _submitted(model: ServedModel, image: NDArray[np.float32]) -> ModelOutput:
     try:
         return await model.submit(image)
+    except ImageRefused as error:
+        raise RequestRefused(422, error.reason) from error
     except FrameFailed as error:
         body = ErrorBody(
             error=f"not classified: {error}", device=error.device, link=error.link, reason=error.reason

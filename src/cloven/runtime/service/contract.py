@@ -46,6 +46,7 @@ class ServedModel(Protocol):
         """Return the output for an image ``(C, H, W)`` in [0, 1]; the call is cancelled at the request's deadline.
 
         Raises:
+            ImageRefused: if the plan cannot take the image.
             FrameFailed: if a device or a link has failed.
         """
 

@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from cloven.errors import ClovenError
 from cloven.runtime.service.contract import Decode, Measure, RequestRefused, Shape
 from cloven.runtime.service.priority_worker import PriorityWorker
+from cloven.runtime.unit_images import unit
 
 Made = TypeVar("Made")
 
@@ -75,7 +76,7 @@ class ImageReader:
             pixels = await attended(request, self.decoding.run(size, lambda: self.decode(content, self.shape)))
         except ClovenError as error:
             raise RequestRefused(415, str(error)) from error
-        return pixels.astype(np.float32) / np.float32(255)
+        return unit(pixels)
 
 
 async def attended(request: Request, work: Awaitable[Made]) -> Made:
