@@ -85,6 +85,40 @@ def test_it_is_what_s2_says() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("shape", "inside"),
+    [((6, 32, 32), (16, 8)), ((6, 8, 8), (4, 2)), ((6, 3, 3), (2,)), ((50,), (2,)), ((6, 4, 9), (8, 4))],
+)
+def test_the_encoder_halves_what_it_reads_twice_down_to_a_side_of_two(
+    shape: tuple[int, ...], inside: tuple[int, ...]
+) -> None:
+    made = Generator([shape], (1, 32, 32), 4).eval()
+    sides: list[int] = []
+    for down in made.downs:
+        down.register_forward_hook(lambda _, __, out: sides.append(out.shape[2]))
+
+    assert made([torch.rand(2, *shape)]).shape == (2, 1, 32, 32)
+    assert tuple(sides) == inside
+
+
+def test_the_decoder_sees_the_maps_of_the_encoder() -> None:
+    """With blocks and a lowest doubling that give nothing, the captured tensors still reach the image."""
+    made = Generator([(6, 8, 8)], (1, 32, 32), 4).eval()
+    for weight in made.downs[-1].parameters():
+        nn.init.zeros_(weight)
+    maps = torch.rand(2, 6, 8, 8, generator=generator())
+
+    assert not torch.allclose(made([maps]), made([maps.flip(0)]))
+
+
+def test_the_discriminator_is_a_down_sampler_and_convolutional_blocks() -> None:
+    judge = Discriminator([(6, 8, 8)], (3, 96, 96), 8)
+
+    assert [layer.stride for layer in judge.downs] == [(2, 2)] * 3
+    assert [(layer.in_channels, layer.out_channels) for layer in judge.blocks] == [(64, 64)] * 2
+    assert judge(torch.rand(4, 3, 96, 96), [torch.rand(2, 6, 8, 8)]).shape == (4, 1, 12, 12)
+
+
 def test_the_learning_rate_stays_for_half_of_the_training_and_then_falls_to_nothing() -> None:
     rate = halfway(0.2)
     assert [rate(p) for p in (0.0, 0.5, 0.75, 1.0)] == pytest.approx([0.2, 0.2, 0.1, 0.0])

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from cloven.attacks.adapt import Adaptor
 from cloven.attacks.attack import BatchedAttack
-from cloven.attacks.convolutions import Doubled
+from cloven.attacks.convolutions import Convolution, Doubled
 from cloven.attacks.hyperparameters import COUNT, NUMBER, POSITIVE, check_fields
 from cloven.attacks.knowledge import PAIRS, Knowledge, Shape, needed
 from cloven.attacks.networks import QUICK, Stem, cropped, resized, scale_of, scales
@@ -32,6 +32,9 @@ from cloven.attacks.trainer import (
 BETAS = (0.5, 0.999)
 """Adam's, of pix2pix (Isola et al. 2017)."""
 
+HALVINGS = 2
+"""How often the generator's encoder halves its input."""
+
 CHECKED = 64
 """The most pairs on which a generator is checked for collapse."""
 
@@ -47,11 +50,15 @@ class CGAN(BatchedAttack):
     """A generator, trained against a discriminator that sees the captured tensors and a real or generated image.
 
     Rajasekar et al. state the generator (an encoder-decoder with two residual blocks), the discriminator (a
-    down-sampler, then convolutional blocks), the binary cross-entropy, 200 epochs and 1000 images. The rest follows
-    pix2pix (Isola et al. 2017): Adam with betas 0.5 and 0.999, a learning rate of 2e-4 for the first half of the
-    epochs that then falls to 0, batches of 16, one verdict per patch. ``pixel`` is the weight of the mean absolute
-    error: 0 as in the paper's text, 100 as in pix2pix. ``width`` is the number of channels at the size of the
-    image; each halving doubles it, up to 8 times.
+    down-sampler, then a series of convolutional blocks), the binary cross-entropy, 200 epochs and 1000 images. The
+    other choices are ours, most of them from pix2pix (Isola et al. 2017):
+
+    - the networks: see `Generator` and `Discriminator`;
+    - the discriminator is conditional: it sees the captured tensors beside the image, and judges each patch;
+    - Adam with betas 0.5 and 0.999, a learning rate of 2e-4 for the first half of the epochs that then falls to 0,
+      and batches of 16;
+    - ``pixel``, the weight of the mean absolute error: 0 since the paper has no such term (pix2pix: 100);
+    - ``width``, the number of channels at the size of the image; each halving doubles it, up to 8 times.
     """
 
     name: ClassVar[str] = "cgan"
@@ -102,7 +109,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(channels, momentum=QUICK)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = Convolution(channels, channels)
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
 
@@ -113,41 +120,51 @@ class ResidualBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """A generator: down to a quarter of the image's size, two residual blocks, and up to the image.
+    """A generator: an encoder that halves its input twice, two residual blocks, and a decoder up to the image.
 
-    All captured tensors enter at the finest scale among them; one coarser than a quarter is not reduced further.
+    All captured tensors enter at the scale of the finest among them, however small; the encoder stops at a side of
+    `COARSEST` pixels. The decoder adds the encoder's map at each scale that both have.
     """
+
+    COARSEST = 2
 
     def __init__(self, shapes: Sequence[Shape], image: Shape, width: int) -> None:
         super().__init__()
-        self.sizes = scales(image)
-        first = _finest(shapes, self.sizes)
-        bottom = max(first, min(2, len(self.sizes) - 1))
+        self.sizes = scales(image, self.COARSEST)
+        self.first = _finest(shapes, scales(image))
+        bottom = min(self.first + HALVINGS, len(self.sizes) - 1)
         channels = [_channels(width, k) for k in range(bottom + 1)]
-        self.stem = Stem(shapes, self.sizes[first], channels[first])
-        self.norm = nn.BatchNorm2d(channels[first])
-        self.downs = nn.ModuleList(_down(a, b) for a, b in pairwise(channels[first:]))
+        self.stem = Stem(shapes, self.sizes[self.first], channels[self.first])
+        self.norm = nn.BatchNorm2d(channels[self.first])
+        self.downs = nn.ModuleList(Convolution(a, b, 2) for a, b in pairwise(channels[self.first :]))
         self.blocks = nn.Sequential(ResidualBlock(channels[bottom]), ResidualBlock(channels[bottom]))
         self.ups = nn.ModuleList(Doubled(b, a) for a, b in reversed(list(pairwise(channels))))
         self.norms = nn.ModuleList(nn.BatchNorm2d(a) for a in reversed(channels[:-1]))
-        self.out = nn.Conv2d(channels[0], image[0], 3, padding=1)
+        self.out = Convolution(channels[0], image[0])
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Return ``(n, *image)`` in [0, 1] of maps ``(n, C, H, W)`` and vectors ``(n, numbers)``."""
         x = F.relu(self.norm(self.stem(maps)))
-        for down in self.downs:
+        encoded = {}
+        for scale, down in enumerate(self.downs, self.first):
+            encoded[scale] = x
             x = F.relu(down(x))
         x = self.blocks(x)
-        for up, norm, size in zip(self.ups, self.norms, reversed(self.sizes[: len(self.ups)]), strict=True):
-            x = F.relu(norm(cropped(up(x), size)))
+        for scale, up, norm in zip(reversed(range(len(self.ups))), self.ups, self.norms, strict=True):
+            x = cropped(up(x), self.sizes[scale])
+            x = F.relu(norm(x + encoded[scale] if scale in encoded else x))
         return torch.sigmoid(self.out(x))
 
 
 class Discriminator(nn.Module):
-    """A discriminator of the patches of an image, given its captured tensors; positive for a real image."""
+    """A discriminator of the patches of an image, given its captured tensors; positive for a real image.
+
+    A down-sampler of convolutions with stride 2, then `BLOCKS` convolutional blocks, then a verdict per patch.
+    """
 
     FINEST = 12
     """The image is halved until its shorter side is at most this long."""
+    BLOCKS = 2
 
     def __init__(self, shapes: Sequence[Shape], image: Shape, width: int) -> None:
         super().__init__()
@@ -156,17 +173,17 @@ class Discriminator(nn.Module):
         self.stem = Stem(shapes, sizes[_finest(shapes, sizes)], max(1, width // 2))
         channels = [_channels(width, k + 1) for k in range(len(scales(image, self.FINEST)) - 1)]
         channels = [image[0] + self.stem.channels, *(channels or [width])]
-        self.downs = nn.ModuleList(_down(a, b) for a, b in pairwise(channels))
-        self.block = nn.Conv2d(channels[-1], channels[-1], 3, padding=1)
-        self.out = nn.Conv2d(channels[-1], 1, 3, padding=1)
+        self.downs = nn.ModuleList(Convolution(a, b, 2) for a, b in pairwise(channels))
+        self.blocks = nn.ModuleList(Convolution(channels[-1], channels[-1]) for _ in range(self.BLOCKS))
+        self.out = Convolution(channels[-1], 1)
 
     def forward(self, images: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """Return verdicts ``(n, 1, h, w)`` on images ``(n, C, H, W)``; each row of ``maps`` may serve several."""
         seen = resized(self.stem(maps), self.size)
-        x = torch.cat([images, seen.repeat(len(images) // len(seen), 1, 1, 1)], 1)
-        for down in self.downs:
-            x = F.leaky_relu(down(x), 0.2)
-        verdicts: Tensor = self.out(F.leaky_relu(self.block(x), 0.2))
+        x = torch.cat([images, torch.cat([seen] * (len(images) // len(seen)))], 1)
+        for layer in (*self.downs, *self.blocks):
+            x = F.leaky_relu(layer(x), 0.2)
+        verdicts: Tensor = self.out(x)
         return verdicts
 
 
@@ -176,11 +193,6 @@ def _finest(shapes: Sequence[Shape], sizes: Sequence[tuple[int, int]]) -> int:
 
 def _channels(width: int, scale: int) -> int:
     return width * min(1 << scale, 8)
-
-
-def _down(inputs: int, outputs: int) -> nn.Module:
-    """Return a convolution to half the size, rounded up."""
-    return nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
 
 
 # --- training ---------------------------------------------------------------------------------------------------
