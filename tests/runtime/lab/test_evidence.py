@@ -21,11 +21,11 @@ from cloven.runtime.bundle import engine
 from cloven.runtime.bundle.format import SendShare
 from cloven.runtime.bundle.writer import write
 from cloven.runtime.capture import capture
-from cloven.runtime.cluster.sending import unit
 from cloven.runtime.lab import evidence, lab_folder
 from cloven.runtime.lab.outcome import LinkEvidence, TapEvidence
 from cloven.runtime.tap.extraction import CapturedMessages
 from cloven.runtime.tap.live import RecordingSummary
+from cloven.runtime.unit_images import unit
 
 SHAPE = (1, 12, 12)
 VERTICAL = '[strategy]\nkind = "vertical"\ncuts = ["1"]'
