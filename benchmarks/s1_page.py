@@ -39,7 +39,7 @@ def bars(figure: StrategyFigure) -> str:
             shares = f"{min(bar.shares):.2f} to {max(bar.shares):.2f}"
             sent = "yes" if bar.crosses else "never"
             scores = [
-                interval(bar.agreement),
+                _agreement(bar, figure),
                 shares,
                 f"{bar.baselines.agreement:.2f}",
                 f"{bar.ssim.mean:.2f}",
@@ -55,7 +55,7 @@ def controls(figure: StrategyFigure) -> str:
     names: dict[str, None] = {}
     for bar in figure.bars:
         if bar.control != LINKS:
-            found.setdefault(_where(bar), {})[bar.control] = interval(bar.agreement)
+            found.setdefault(_where(bar), {})[bar.control] = _agreement(bar, figure)
             names[bar.control] = None
     rows = []
     for where, row in found.items():
@@ -68,9 +68,14 @@ def links(figure: StrategyFigure) -> str:
     rows = []
     for bar in figure.bars:
         if bar.control == LINKS:
-            scores = [interval(bar.agreement), f"{bar.baselines.agreement:.2f}", f"{bar.ssim.mean:.2f}"]
+            scores = [_agreement(bar, figure), f"{bar.baselines.agreement:.2f}", f"{bar.ssim.mean:.2f}"]
             rows.append([*_where(bar), bar.where, *scores])
     return table((*WHERE, "link", "agreement", "baseline", "SSIM"), rows)
+
+
+def _agreement(bar: BarRow, figure: StrategyFigure) -> str:
+    """Return a bar's agreement with its interval, and its number of seeds if the figure is to have several."""
+    return interval(bar.agreement) + (f" ({bar.seeds})" if figure.scale.seeds > 1 else "")
 
 
 def _where(bar: BarRow) -> tuple[str, ...]:
@@ -348,6 +353,9 @@ PAGE = page(
         "judged": of(StrategyFigure, compared),
         "finished": of(StrategyFigure, lambda figure, what: str(getattr(figure.progress, what))),
         "minutes": of(StrategyFigure, lambda figure: f"{_minutes(figure):.0f}"),
+        "epochs": of(StrategyFigure, lambda figure: str(figure.scale.epochs)),
+        "low": of(StrategyFigure, of_bars(lambda bar: bar.agreement.low)),
+        "high": of(StrategyFigure, of_bars(lambda bar: bar.agreement.high)),
         "without": of(CostFigure, of_cost(lambda bar: bar.seconds_without)),
         "with": of(CostFigure, of_cost(lambda bar: bar.seconds_with)),
         "ratio": of(CostFigure, of_cost(lambda bar: bar.ratio)),
