@@ -115,7 +115,7 @@ def test_the_discriminator_is_a_down_sampler_and_convolutional_blocks() -> None:
     judge = Discriminator([(6, 8, 8)], (3, 96, 96), 8)
 
     assert [layer.stride for layer in judge.downs] == [(2, 2)] * 3
-    assert [layer.weight.shape[:2] for layer in judge.blocks] == [(64, 64)] * 2
+    assert [next(layer.parameters()).shape[:2] for layer in judge.blocks] == [(64, 64)] * 2
     assert judge(torch.rand(4, 3, 96, 96), [torch.rand(2, 6, 8, 8)]).shape == (4, 1, 12, 12)
 
 
