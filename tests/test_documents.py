@@ -6,11 +6,11 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from benchmarks import schemas
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from cloven.documents import Document, parse_document, read_document, read_toml_document
 from cloven.enclave.dcap import Policy
@@ -30,6 +30,7 @@ class Recipe(Document):
     version: Literal[1] = 1
     name: str
     steps: tuple[int, ...] = ()
+    cups: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
 
 
 @pytest.mark.parametrize("kind", WRITTEN, ids=lambda kind: kind.__name__)
@@ -59,7 +60,7 @@ def test_a_document_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_every_wrong_entry_is_named() -> None:
-    text = json.dumps({"version": 2, "name": 3, "steps": [1, "2"], "sugar\n": True})
+    text = json.dumps({"version": 2, "name": 3, "steps": [1, "2"], "cups": ["x"], "sugar\n": True})
 
     with pytest.raises(ClovenError) as caught:
         parse_document(Recipe, text, "recipe.json")
@@ -67,6 +68,7 @@ def test_every_wrong_entry_is_named() -> None:
         ["recipe.json", "version"],
         ["recipe.json", "name"],
         ["recipe.json", "steps.1"],
+        ["recipe.json", "cups.0"],
         ["recipe.json", "sugar\\n"],
     ]
 

@@ -112,9 +112,15 @@ def wrong_entries(
         sentence: returns what is wrong with an entry, given its place.
     """
     found = []
-    for entry in error.errors(include_url=False)[:SHOWN]:
+    entries = [entry for entry in error.errors(include_url=False) if not _follows(entry)]
+    for entry in entries[:SHOWN]:
         place = one_line(".".join(str(part) for part in entry["loc"] if part != "[key]"))
         found.append(f"{name}: {sentence(place, entry)}")
-    if error.error_count() > SHOWN:
-        found.append(f"{name}: {error.error_count() - SHOWN} more problems")
+    if len(entries) > SHOWN:
+        found.append(f"{name}: {len(entries) - SHOWN} more problems")
     return found
+
+
+def _follows(entry: ErrorDetails) -> bool:
+    """Return whether a list is too short only because its wrong items, which are listed too, do not count."""
+    return entry["type"] == "too_short" and len(entry["input"]) >= entry["ctx"]["min_length"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -13,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from cloven.errors import ClovenError
 from cloven.runtime import service_client
@@ -146,3 +147,78 @@ def test_an_answer_with_a_class_that_is_none(listening: Listening) -> None:
     other.post("/classify")(lambda: {"image": 1, "class": -1, "logits": [0.0] * CLASSES})
     with user_of(listening(other)) as user, pytest.raises(ClovenError, match="class: Input should be greater"):
         user.classify(IMAGES[0])
+
+
+def held(token: str = "t", classify: Callable[[], object] = lambda: {}) -> FastAPI:
+    """Return a service that gives everyone a slot."""
+    other = FastAPI()
+    other.get("/model")(lambda: {"input": SHAPE, "slots": True})
+    slot = {"token": token, "state": "held", "ahead": 0, "seconds": 60}
+    other.post("/slot")(lambda: JSONResponse(slot, 201))
+    other.post("/classify")(classify)
+    return other
+
+
+@pytest.mark.parametrize("token", ["a\r\nX-Other: 1", "\N{EURO SIGN}", "", "a" * 257])
+def test_a_token_that_is_no_header_is_refused(listening: Listening, token: str) -> None:
+    with user_of(listening(held(token))) as user, pytest.raises(ClovenError, match="the reply of .*: token: String"):
+        user.reserved().__enter__()
+
+
+def test_a_slot_that_always_ends_is_reserved_again_once(listening: Listening) -> None:
+    asked = []
+
+    def ended() -> Response:
+        asked.append(1)
+        return JSONResponse({"error": "this reservation has ended"}, 401)
+
+    ends = r"refused the request \(401\): this reservation has ended"
+    with user_of(listening(held(classify=ended))) as user, pytest.raises(ClovenError, match=ends), user.reserved():
+        user.classify(IMAGES[0])
+    assert len(asked) == 2
+
+
+def test_a_slot_that_cannot_be_given_back_hides_no_other_error(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with user_of(listening(held())) as user, pytest.raises(KeyboardInterrupt), user.reserved():
+        monkeypatch.setattr(service_client, "REPLY", 0)  # no reply is accepted any more
+        raise KeyboardInterrupt
+
+
+def test_a_reply_that_does_not_end(listening: Listening) -> None:
+    def drops() -> Iterator[bytes]:
+        while True:
+            time.sleep(0.02)
+            yield b" "
+
+    other = FastAPI()
+    other.get("/model")(lambda: StreamingResponse(drops()))
+    late = "did not complete its reply within 0.2 s"
+    with user_of(listening(other), answer=0.2) as user, pytest.raises(ClovenError, match=late):
+        _ = user.model
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ({"class": 0}, "class is 0; expected 1, whose output is the largest"),
+        ({"class": 10**30}, "class"),
+        ({"image": 2**63}, "image: Input should be less than"),
+        ({"image": -1}, "image: Input should be greater than"),
+    ],
+)
+def test_an_answer_that_contradicts_itself(listening: Listening, answer: dict[str, int], told: str) -> None:
+    other = held(classify=lambda: {"image": 1, "class": 1, "logits": [0.0, 1.0], **answer})
+    with user_of(listening(other)) as user, pytest.raises(ClovenError, match=told):
+        user.classify(IMAGES[0])
+
+
+def test_a_user_who_waits_is_told(user: ServiceClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "cloven")
+    with ServiceClient(user.service) as other, ServiceClient(replace(user.service, turn=0.1)) as impatient:
+        with other.reserved(), pytest.raises(ClovenError, match="is reserved by others"):
+            impatient.reserved().__enter__()
+        assert [record.getMessage() for record in caplog.records if record.name == "cloven"] == [
+            f"{user.service.url} is reserved by others; waiting for at most 0.1 s"
+        ]

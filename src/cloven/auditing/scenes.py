@@ -253,12 +253,8 @@ def recorded(study: Study, capture: Capture, progress: Progress) -> Scene:
     others = [i for i, digest in enumerate(learned.digests()) if digest not in theirs]
     domain = learned.take(others)
     judged = SubjectImages(domain, capture.victims, capture.auxiliary, len(whole.classes))
-    counted = (
-        ("Images that were sent but not captured, left out: {}.", capture.unmatched[IMAGES]),
-        ("Inputs that were captured but have no recorded answer, left out: {}.", capture.unmatched[CAPTURED]),
-        ("Victim images that the CNN was trained on: {}.", len(learned) - len(others)),
-    )
-    notes = tuple(text.format(count) for text, count in counted if count)
+    learnt = len(learned) - len(others)
+    notes = (*left_out(capture), *([f"Victim images that the CNN was trained on: {learnt}."] if learnt else []))
     shapes: Setting = "inferred" if study.settings.knows == "inferred" else source.shown() or "not known"
     return Scene(
         model=subject.model,
@@ -337,6 +333,15 @@ def captured_case(capture: Capture, graph: Graph | None = None, source: Recordin
     label = "Protected link" if capture.protected else "Plain link"
     messages = tuple(f"message {share.value}" for share in capture.seen)
     return Case(Target("captured", "captured", None), label, messages, capture, layer)
+
+
+def left_out(capture: Capture) -> tuple[str, ...]:
+    """Return a note for the images that were sent but not captured, and one for those without an answer."""
+    counted = (
+        ("Images that were sent but not captured, left out: {}.", capture.unmatched[IMAGES]),
+        ("Inputs that were captured but have no recorded answer, left out: {}.", capture.unmatched[CAPTURED]),
+    )
+    return tuple(text.format(count) for text, count in counted if count)
 
 
 def described(capture: Capture, notes: tuple[str, ...] = ()) -> CaptureSummary:

@@ -16,16 +16,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import JsonValue
 from torch import Tensor
 
-from cloven.auditing.captured import IMAGES, Capture, MessageShapes, read
+from cloven.auditing.captured import IMAGES, LEAST, Capture, MessageShapes, read
 from cloven.auditing.classifier import classes_of
 from cloven.auditing.executor import run_audit
 from cloven.auditing.material import ImageSets, fingerprint, refuse_few, refuse_overlap, without_copies
 from cloven.auditing.paper import NO_PAPER
 from cloven.auditing.pipeline import Execution, attacked
-from cloven.auditing.scenes import ALWAYS, VECTORS, Scene, captured_case, copies_left_out, described, listener
+from cloven.auditing.scenes import ALWAYS, VECTORS, Scene, captured_case, copies_left_out, described, left_out, listener
 from cloven.auditing.settings import AuditSettings
 from cloven.auditing.store import opened
 from cloven.auditing.summary import SCHEMA, AttackerModel, Summary
@@ -38,6 +39,7 @@ from cloven.runtime.service_client import Answer, Service, ServiceClient
 from cloven.runtime.tap import extraction, flows
 from cloven.zoo.datasets import load
 from cloven.zoo.images import Images, split
+from cloven.zoo.pixels import checked
 
 PAIRS = "pairs"
 """The folder of the captured messages and the sent images, within that of the results."""
@@ -109,7 +111,7 @@ def attack_service(asked: ServiceAttack, settings: AuditSettings, execution: Exe
     """
     start, problems = time.perf_counter(), list(settings.problems())
     with ServiceClient(asked.service) as user:
-        shape = user.model.input
+        shape = _shape(user)
         whole = tried(lambda: load(asked.data, shape=shape), problems)
         own = tried(lambda: load(asked.auxiliary, shape=shape, limit=asked.queries), problems)
         if problems or whole is None or own is None:
@@ -120,6 +122,8 @@ def attack_service(asked: ServiceAttack, settings: AuditSettings, execution: Exe
                 f"{asked.recording} does not exist; record the link meanwhile: cloven tap --interface NAME --out "
                 f"{asked.recording}"
             )
+        if asked.recording.exists() and asked.recording.stat().st_size:
+            flows.survey(asked.recording)  # another file is refused before any image is sent
         learned, _, held_out = split(whole, seed=asked.seed)
         victims, copies = without_copies(held_out.take(range(min(asked.victims or len(held_out), len(held_out)))))
         refuse_few(len(victims), copies)
@@ -132,6 +136,20 @@ def attack_service(asked: ServiceAttack, settings: AuditSettings, execution: Exe
             scene = _scene(asked, settings, capture, learned)
             steps = attacked(scene, settings, NO_PAPER, store, execution.progress, start)
             return run_audit(steps, execution.executor, execution.progress)
+
+
+def _shape(user: ServiceClient) -> Shape:
+    """Return the shape of the images that the service takes.
+
+    Raises:
+        ClovenError: if there are no images of this shape.
+    """
+    shape = user.model.input
+    try:
+        checked(shape)
+    except ClovenError as error:
+        raise ClovenError(f"the model of {user.service.url}: {error}") from error
+    return shape
 
 
 def _send(
@@ -153,8 +171,9 @@ def _send(
             f"{asked.service.url} answered with different numbers of classes; it was changed meanwhile"
         )
     messages = _recorded(asked, set(numbers))
-    extraction.write(messages, pairs)
     auxiliary = np.arange(len(numbers)) < len(sets[0])
+    _refuse_late(asked, np.isin(numbers, messages.inputs), auxiliary)
+    extraction.write(messages, pairs)
     outputs = np.array([answer.logits for answer in answers], np.float32)
     write_sent(pairs, numbers, np.concatenate([images.pixels for images in sets]), outputs, auxiliary)
 
@@ -187,10 +206,23 @@ def _recorded(asked: ServiceAttack, numbers: set[int]) -> extraction.CapturedMes
     return messages
 
 
+def _refuse_late(asked: ServiceAttack, captured: NDArray[np.bool_], auxiliary: NDArray[np.bool_]) -> None:
+    """Refuse a recording that lacks too many images; nothing has been written, so that they can be sent again."""
+    sets = {"auxiliary": captured[auxiliary], "victim": captured[~auxiliary]}
+    if problems := [
+        f"{asked.recording} has the messages of {some.sum()} of the {len(some)} {kind} images; expected {LEAST[kind]} "
+        "or more: start `cloven tap` before `cloven attack`, and leave it running"
+        for kind, some in sets.items()
+        if some.sum() < LEAST[kind]
+    ]:
+        raise ClovenError(problems)
+
+
 def _scene(asked: ServiceAttack, settings: AuditSettings, capture: Capture, learned: Images) -> Scene:
     answers = {name: classes_of(logits) for name, logits in capture.answers.items()}
     told = hashlib.sha256(b"".join(classes.numpy().tobytes() for classes in answers.values())).hexdigest()
     classes = capture.logits.shape[1]
+    missing = left_out(capture)
     return Scene(
         model=asked.service.url,
         classifier=ServedClassifier(asked.service, capture.victims.shape, classes, told),
@@ -198,10 +230,10 @@ def _scene(asked: ServiceAttack, settings: AuditSettings, capture: Capture, lear
         cases=(captured_case(capture),),
         attacker=_user(asked, capture),
         answers=answers,
-        capture=described(capture),
+        capture=described(capture, missing),
         settings={"service": asked.service.url},
         not_measured=(*ALWAYS, "The times and lengths of frames, and other links."),
-        notes=(VECTORS,) if settings.knows == "numbers" else (),
+        notes=(*missing, *([VECTORS] if settings.knows == "numbers" else [])),
         warnings=copies_left_out(capture.copies, len(capture.victims)),
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
 from cloven.documents import parse_document
 from cloven.errors import ClovenError, one_line, require
@@ -26,6 +27,8 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from cloven.runtime.link.identity import Identity
+
+log = logging.getLogger("cloven")
 
 REPLY = 16 * 2**20
 """The maximum bytes of a reply."""
@@ -47,7 +50,7 @@ class ServiceDescription(BaseModel):
 class SlotState(BaseModel):
     """The state of a reservation."""
 
-    token: str
+    token: str = Field(pattern=r"^[A-Za-z0-9_.~+/=-]+$", max_length=256)  # it becomes a header
     state: Literal["held", "waiting"]
     ahead: int
     seconds: float
@@ -56,9 +59,16 @@ class SlotState(BaseModel):
 class Answer(BaseModel):
     """The answer for an image: its number on the links, its class, and the output of the CNN."""
 
-    image: int
+    image: int = Field(ge=0, lt=2**63)
     class_: int = Field(alias="class", ge=0)
-    logits: list[float] = Field(min_length=1)
+    logits: list[FiniteFloat] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        largest = self.logits.index(max(self.logits))
+        if self.class_ != largest:
+            raise ValueError(f"class is {one_line(str(self.class_))}; expected {largest}, whose output is the largest")
+        return self
 
 
 @dataclass(frozen=True)
@@ -134,12 +144,14 @@ class ServiceClient:
             ClovenError: if it is not answered in time, or refused.
         """
         until, content = time.monotonic() + self.service.answer, image.astype("<f4").tobytes()
+        renewed = False
         while True:
             status, reply = self._send("POST", "/classify?scores=all", content, self._token)
             if status == 200:
                 return self._parsed(Answer, reply)
-            if status == 401 and self._token:  # the reservation has ended
+            if status == 401 and self._token and not renewed:  # the reservation has ended
                 self._reserve()
+                renewed = True
             elif status not in BUSY or time.monotonic() > until:
                 self._refused(status, reply)
             else:
@@ -151,7 +163,8 @@ class ServiceClient:
         try:
             yield
         finally:
-            self._send("DELETE", "/slot", token=self._token)
+            with suppress(ClovenError):  # the slot ends in any case
+                self._send("DELETE", "/slot", token=self._token)
             self._token = ""
 
     def _reserve(self) -> None:
@@ -161,6 +174,8 @@ class ServiceClient:
         if status != 201:
             self._refused(status, content)
         slot = self._parsed(SlotState, content)
+        if slot.state == "waiting":
+            log.info("%s is reserved by others; waiting for at most %g s", self.service.url, self.service.turn)
         while slot.state == "waiting":
             if time.monotonic() > until:
                 self._send("DELETE", "/slot", token=slot.token)
@@ -180,6 +195,7 @@ class ServiceClient:
         headers = {"Content-Type": "application/octet-stream"} if content else {}
         headers |= {"Authorization": f"Bearer {token}"} if token else {}
         named = {"sni_hostname": COORDINATOR} if self.service.identity is not None else {}
+        until = time.monotonic() + self.service.answer
         try:
             with self._http.stream(method, path, content=content, headers=headers, extensions=named) as response:
                 body = b""
@@ -187,6 +203,10 @@ class ServiceClient:
                     body += chunk
                     if len(body) > REPLY:
                         raise ClovenError(f"{self.service.url} sent a reply of more than {REPLY:,} bytes")
+                    if time.monotonic() > until:
+                        raise ClovenError(
+                            f"{self.service.url} did not complete its reply within {self.service.answer:g} s"
+                        )
                 return response.status_code, body
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
             told = one_line(str(error)) or type(error).__name__
