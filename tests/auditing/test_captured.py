@@ -23,6 +23,7 @@ from cloven.auditing.finding import Finding
 from cloven.auditing.given import audit
 from cloven.auditing.material import ImageSets, prepare
 from cloven.auditing.pipeline import vector_chain
+from cloven.auditing.request import message_shapes
 from cloven.errors import ClovenError
 from cloven.files import cache_dir
 from cloven.graph.graph import Graph
@@ -470,6 +471,16 @@ def test_options_that_say_nothing_are_refused(pairs: Path, cloven: Run, here: Pa
     )
     said = refused(cloven, here, "--pairs", pairs, "--shape", "6x14x14")
     assert "--shape is '6x14x14'; expected MESSAGE=SHAPE such as 0=6x14x14 or 1=84" in said
+
+
+def test_shapes_of_messages_that_contradict_each_other_are_refused() -> None:
+    assert message_shapes(("0=6x14x14", "1=16x5x5+84")) == {0: [(6, 14, 14)], 1: [(16, 5, 5), (84,)]}
+    with pytest.raises(ClovenError) as refused:
+        message_shapes(("0=6x14x14", "0=84", "inferred"))
+    assert refused.value.problems == (
+        "--shape is 'inferred'; expected MESSAGE=SHAPE such as 0=6x14x14 or 1=84, or only inferred",
+        "--shape names message 0 2 times; give all its shapes at once, such as 0=6x14x14+84",
+    )
 
 
 def test_another_model_than_the_one_that_ran_is_refused(simulated: Simulated, cloven: Run, here: Path) -> None:

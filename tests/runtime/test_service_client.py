@@ -161,7 +161,10 @@ def held(token: str = "t", classify: Callable[[], object] = lambda: {}) -> FastA
 
 @pytest.mark.parametrize("token", ["a\r\nX-Other: 1", "\N{EURO SIGN}", "", "a" * 257])
 def test_a_token_that_is_no_header_is_refused(listening: Listening, token: str) -> None:
-    with user_of(listening(held(token))) as user, pytest.raises(ClovenError, match="the reply of .*: token: String"):
+    with (
+        user_of(listening(held(token))) as user,
+        pytest.raises(ClovenError, match="the reply of .*: token: String"),
+    ):
         user.reserved().__enter__()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -241,13 +242,17 @@ def message_shapes(texts: tuple[str, ...]) -> MessageShapes:
     if texts == ("inferred",):
         return {}
     wrong = [text for text in texts if not re.fullmatch(r"\d+=\d+(x\d+x\d+)?(\+\d+(x\d+x\d+)?)*", text)]
-    if wrong:
-        raise ClovenError(
-            [
-                f"--shape is {text!r}; expected MESSAGE=SHAPE such as 0=6x14x14 or 1=84, or inferred"
-                for text in wrong
-            ]
-        )
+    problems = [
+        f"--shape is {text!r}; expected MESSAGE=SHAPE such as 0=6x14x14 or 1=84, or only inferred" for text in wrong
+    ]
+    given = Counter(int(text.partition("=")[0]) for text in texts if text not in wrong)
+    problems += [
+        f"--shape names message {ordinal} {count} times; give all its shapes at once, such as 0=6x14x14+84"
+        for ordinal, count in given.items()
+        if count > 1
+    ]
+    if problems:
+        raise ClovenError(problems)
     found: dict[int, list[Shape]] = {}
     for text in texts:
         ordinal, shapes = text.split("=")

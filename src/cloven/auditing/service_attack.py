@@ -26,7 +26,16 @@ from cloven.auditing.executor import run_audit
 from cloven.auditing.material import ImageSets, fingerprint, refuse_few, refuse_overlap, without_copies
 from cloven.auditing.paper import NO_PAPER
 from cloven.auditing.pipeline import Execution, attacked
-from cloven.auditing.scenes import ALWAYS, VECTORS, Scene, captured_case, copies_left_out, described, left_out, listener
+from cloven.auditing.scenes import (
+    ALWAYS,
+    VECTORS,
+    Scene,
+    captured_case,
+    copies_left_out,
+    described,
+    left_out,
+    listener,
+)
 from cloven.auditing.settings import AuditSettings
 from cloven.auditing.store import opened
 from cloven.auditing.summary import SCHEMA, AttackerModel, Summary

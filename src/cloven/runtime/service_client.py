@@ -67,7 +67,9 @@ class Answer(BaseModel):
     def _consistent(self) -> Self:
         largest = self.logits.index(max(self.logits))
         if self.class_ != largest:
-            raise ValueError(f"class is {one_line(str(self.class_))}; expected {largest}, whose output is the largest")
+            raise ValueError(
+                f"class is {one_line(str(self.class_))}; expected {largest}, whose output is the largest"
+            )
         return self
 
 
@@ -99,9 +101,9 @@ class ServiceClient:
 
     def __init__(self, service: Service) -> None:
         self.service, self._token = service, ""
-        if not service.url.startswith(("http://", "https://")):
+        if not service.url.lower().startswith(("http://", "https://")):
             raise ClovenError(f"the service is {service.url!r}; expected a URL such as http://127.0.0.1:8000")
-        if service.url.startswith("https://") and service.identity is None:
+        if service.url.lower().startswith("https://") and service.identity is None:
             raise ClovenError(f"{service.url} requires the folder of a party's keys; give it with --keys")
         verify: ssl.SSLContext | bool = service.identity.client_context() if service.identity is not None else False
         try:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import cloven
+from cloven.errors import ClovenError
 from cloven.partition.plan import Plan, parse
 from cloven.partition.program import Program
 from cloven.partition.protection import Protection
@@ -230,3 +231,14 @@ def test_a_link_in_the_folder_is_removed_and_not_followed(tmp_path: Path) -> Non
 
     assert list((tmp_path / "lab").iterdir()) == []
     assert (tmp_path / "mine" / "photo.png").exists()
+
+
+def test_a_folder_is_that_of_one_laboratory_at_a_time(tmp_path: Path) -> None:
+    with (
+        lab_folder.held(tmp_path / "lab"),
+        pytest.raises(ClovenError, match="another laboratory is running in .*lab; wait until it has ended"),
+        lab_folder.held(tmp_path / "lab"),
+    ):
+        pass
+    with lab_folder.held(tmp_path / "lab"):
+        assert list((tmp_path / "lab").iterdir()) == []

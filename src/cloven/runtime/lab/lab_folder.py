@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from cloven.errors import ClovenError
 
 PLAN, CLUSTER, PIXELS, BUNDLE, KEYS = "plan.toml", "cluster.toml", "pixels.safetensors", "bundle", "keys"
 """Written before the run: the plan, the cluster file, the images, the bundle and the keys of the workers."""
@@ -32,13 +38,40 @@ def problems(folder: Path) -> list[str]:
     ]
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Create the folder, and keep other laboratories from using it; the operating system releases it in any case.
+
+    Raises:
+        ClovenError: if the folder cannot be created, or if another laboratory is running in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ClovenError(f"cannot write to {folder}: {error.strerror}") from error
+    try:
+        _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ClovenError(
+            f"another laboratory is running in {folder}; wait until it has ended, or choose another folder (--out)"
+        ) from error
+
+
 def emptied(folder: Path) -> None:
-    """Create the folder, or delete its content; the file that marks it as a laboratory's goes last.
+    """Delete the content of the folder; the file that marks it as a laboratory's goes last.
 
     Raises:
         OSError: if that fails.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(folder.iterdir(), key=lambda path: path.name == PIXELS):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

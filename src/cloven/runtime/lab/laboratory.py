@@ -145,14 +145,16 @@ def system(experiment: Experiment) -> Iterator[Network]:
         ClovenError: as in `run`.
     """
     parties = [COORDINATOR, *experiment.plan.devices]
-    _prepare(experiment)
+    _check(experiment)
     links = {pair: experiment.quality(*pair) for pair in _pairs(experiment, parties)}
-    with memory_groups(experiment.memory) as groups, network(parties, links) as net:
-        _write_cluster(experiment, net)
-        with _workers(experiment, net, groups):
-            if any(speed < 1 for speed in experiment.speeds.values()):
-                _coordinate(experiment, net, WARM_UP, window=1)
-            yield net
+    with lab_folder.held(experiment.folder):
+        _prepare(experiment)
+        with memory_groups(experiment.memory) as groups, network(parties, links) as net:
+            _write_cluster(experiment, net)
+            with _workers(experiment, net, groups):
+                if any(speed < 1 for speed in experiment.speeds.values()):
+                    _coordinate(experiment, net, WARM_UP, window=1)
+                yield net
 
 
 # --- requirements ---------------------------------------------------------------------------------------------
@@ -197,7 +199,6 @@ def _check(experiment: Experiment) -> None:
 
 def _prepare(experiment: Experiment) -> None:
     """Write the files that the processes read: the bundle, keys if links are protected, the plan, the images."""
-    _check(experiment)
     folder, plan = experiment.folder, experiment.plan
     try:
         lab_folder.emptied(folder)
