@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -54,11 +53,11 @@ class User:
 
 
 @pytest.fixture
-def user(monkeypatch: pytest.MonkeyPatch) -> Iterator[User]:
+def user(monkeypatch: pytest.MonkeyPatch) -> User:
     user = User()
     monkeypatch.setattr(service_attack, "ServiceClient", lambda _: user)
     monkeypatch.setattr(service_attack, "_recorded", user.recorded)
-    yield user
+    return user
 
 
 def attacked(folder: Path, recording: bytes = PCAP, **options: Any) -> Summary:

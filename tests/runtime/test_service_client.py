@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import numpy as np
@@ -149,13 +150,14 @@ def test_an_answer_with_a_class_that_is_none(listening: Listening) -> None:
         user.classify(IMAGES[0])
 
 
-def held(token: str = "t", classify: Callable[[], object] = lambda: {}) -> FastAPI:
+def held(token: str = "t", classify: Callable[[], object] | None = None) -> FastAPI:
     """Return a service that gives everyone a slot."""
     other = FastAPI()
     other.get("/model")(lambda: {"input": SHAPE, "slots": True})
     slot = {"token": token, "state": "held", "ahead": 0, "seconds": 60}
     other.post("/slot")(lambda: JSONResponse(slot, 201))
-    other.post("/classify")(classify)
+    if classify is not None:
+        other.post("/classify")(classify)
     return other
 
 
@@ -163,7 +165,7 @@ def held(token: str = "t", classify: Callable[[], object] = lambda: {}) -> FastA
 def test_a_token_that_is_no_header_is_refused(listening: Listening, token: str) -> None:
     with (
         user_of(listening(held(token))) as user,
-        pytest.raises(ClovenError, match="the reply of .*: token: String"),
+        pytest.raises(ClovenError, match=r"the reply of .*: token: String"),
     ):
         user.reserved().__enter__()
 
@@ -184,9 +186,13 @@ def test_a_slot_that_always_ends_is_reserved_again_once(listening: Listening) ->
 def test_a_slot_that_cannot_be_given_back_hides_no_other_error(
     listening: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with user_of(listening(held())) as user, pytest.raises(KeyboardInterrupt), user.reserved():
-        monkeypatch.setattr(service_client, "REPLY", 0)  # no reply is accepted any more
-        raise KeyboardInterrupt
+    def interrupted(user: ServiceClient) -> NoReturn:
+        with user.reserved():
+            monkeypatch.setattr(service_client, "REPLY", 0)  # no reply is accepted any more
+            raise KeyboardInterrupt
+
+    with user_of(listening(held())) as user, pytest.raises(KeyboardInterrupt):
+        interrupted(user)
 
 
 def test_a_reply_that_does_not_end(listening: Listening) -> None:

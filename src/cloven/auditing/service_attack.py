@@ -147,7 +147,7 @@ def attack_service(asked: ServiceAttack, settings: AuditSettings, execution: Exe
             return run_audit(steps, execution.executor, execution.progress)
 
 
-def _shape(user: ServiceClient) -> Shape:
+def _shape(user: ServiceClient) -> tuple[int, int, int]:
     """Return the shape of the images that the service takes.
 
     Raises:
@@ -219,8 +219,8 @@ def _refuse_late(asked: ServiceAttack, captured: NDArray[np.bool_], auxiliary: N
     """Refuse a recording that lacks too many images; nothing has been written, so that they can be sent again."""
     sets = {"auxiliary": captured[auxiliary], "victim": captured[~auxiliary]}
     if problems := [
-        f"{asked.recording} has the messages of {some.sum()} of the {len(some)} {kind} images; expected {LEAST[kind]} "
-        "or more: start `cloven tap` before `cloven attack`, and leave it running"
+        f"{asked.recording} has the messages of {some.sum()} of the {len(some)} {kind} images; expected "
+        f"{LEAST[kind]} or more: start `cloven tap` before `cloven attack`, and leave it running"
         for kind, some in sets.items()
         if some.sum() < LEAST[kind]
     ]:

@@ -236,7 +236,7 @@ def test_a_link_in_the_folder_is_removed_and_not_followed(tmp_path: Path) -> Non
 def test_a_folder_is_that_of_one_laboratory_at_a_time(tmp_path: Path) -> None:
     with (
         lab_folder.held(tmp_path / "lab"),
-        pytest.raises(ClovenError, match="another laboratory is running in .*lab; wait until it has ended"),
+        pytest.raises(ClovenError, match=r"another laboratory is running in .*lab; wait until it has ended"),
         lab_folder.held(tmp_path / "lab"),
     ):
         pass
