@@ -461,7 +461,8 @@ def test_names(model: str, name: str, path: str) -> None:
             LENET,
             "s2:2",
             "s2:2: Rajasekar et al. (2024) number the layers of torchvision:vgg16, torchvision:resnet50, "
-            "torchvision:efficientnet_b0, timm:efficientnet_b0, not of lenet5; give the layer's path",
+            "torchvision:efficientnet_b0, timm:efficientnet_b0, timm:tf_efficientnet_lite0, not of lenet5; "
+            "give the layer's path",
         ),
     ],
 )
