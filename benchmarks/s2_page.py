@@ -15,8 +15,10 @@ from itertools import pairwise
 
 from benchmarks.pages import interval, of, page, table, write
 from cloven.enclave.sweep import FULL, ComparedTimes
+from cloven.papers.s2.classifiers import ClassifierTable
 from cloven.papers.s2.enclave_fit import FittedTime, PublishedTable
 from cloven.papers.s2.enclave_times import SavedTable, TimesFigure
+from cloven.papers.s2.figure8 import TelemetryFigure
 from cloven.papers.s2.partitions import PartitionTable, in_words
 from cloven.papers.s2.privacy import PointScore, ScoresFigure
 from cloven.papers.s2.published import THRESHOLD
@@ -142,6 +144,83 @@ def choice(document: SavedTable) -> str:
     return table(columns, rows)
 
 
+# --- telemetry ----------------------------------------------------------------------------------------------------
+
+
+def classifiers(document: ClassifierTable) -> str:
+    """Return the scores of each classifier of telemetry under each split of the data set."""
+    rows = []
+    for row in document.rows:
+        windows = [f"{row.training_windows:,}", f"{row.test_windows:,}"]
+        found = [interval(row.macro_f1), interval(row.accuracy), f"{row.kappa:.2f}"]
+        rows.append([row.classifier, row.split, *windows, *found, ", ".join(row.left_out) or "none"])
+    columns = ("classifier", "split", "training windows", "test windows", "macro-F1", "accuracy", "kappa")
+    return table((*columns, "types left out"), rows)
+
+
+def recalls(document: ClassifierTable) -> str:
+    """Return the recall of each class by each classifier under each split."""
+    rows = []
+    for row in document.rows:
+        rows += [
+            [row.classifier, row.split, one.name, f"{one.windows:,}", interval(one.recall)] for one in row.classes
+        ]
+    return table(("classifier", "split", "class", "test windows", "recall"), rows)
+
+
+def attacked(document: TelemetryFigure) -> str:
+    """Return the models of Fig. 8, with the data on which each was trained and attacked."""
+    rows = []
+    for one in document.models:
+        accuracy = "" if one.accuracy is None else f"{one.accuracy:.1%}"
+        kappa = "" if one.kappa is None else f"{one.kappa:.2f}"
+        counts = [f"{one.queries:,}", f"{document.victims:,}", f"{document.gan_epochs:,}"]
+        setting = [one.model, one.kind, "x".join(map(str, document.shape)), f"{one.training_images:,}"]
+        rows.append([*setting, accuracy, kappa, *counts, f"{one.attack_seconds / 60:.1f}", one.no_verdict or "yes"])
+    columns = ("model", "data", "size", "training images", "CNN accuracy", "kappa", "auxiliary images", "victims")
+    return table((*columns, "c-GAN epochs", "attacks, core minutes", "verdict"), rows)
+
+
+def telemetry(document: TelemetryFigure) -> str:
+    """Return the SSIM and agreement of each attack at each point, with their baselines."""
+    rows = []
+    for one in document.models:
+        for row in one.rows:
+            ssim_found = [interval(row.ssim), f"{row.baseline:.2f}"]
+            agreement = [interval(row.agreement), f"{row.agreement_baseline:.2f}"]
+            rows.append([one.model, one.kind, row.label, row.attack, *ssim_found, *agreement])
+    return table(("model", "data", "cut after", "attack", "SSIM", "baseline", "agreement", "baseline"), rows)
+
+
+def readings(document: TelemetryFigure) -> str:
+    """Return how well each attack recovers the readings of each column, beside the best constant guess."""
+    rows = []
+    for one in document.models:
+        for row in one.rows:
+            for found in row.readings:
+                score = f"{found.score.mean:.3g} [{found.score.low:.3g}, {found.score.high:.3g}]"
+                better = "yes" if found.learned else "no"
+                said = [found.column, found.measure, score, f"{found.baseline.mean:.3g}", better]
+                rows.append([one.model, row.label, row.attack, *said])
+    columns = ("model", "cut after", "attack", "column", "measure", "recovered", "constant guess", "better than it")
+    return table(columns, rows)
+
+
+def moves(document: TelemetryFigure) -> str:
+    """Return the cut of each model on telemetry beside that on photographs, in the paper and here."""
+    rows = []
+    for one in document.moves:
+        found = [_cut(one.telemetry, one.telemetry_ends), _cut(one.photographs, one.photographs_ends)]
+        rows.append([one.model, one.source, one.attack, one.rule, *found, one.move])
+    return table(("model", "source", "attack", "rule", "on telemetry", "on photographs", "it is cut"), rows)
+
+
+def _cut(point: int | None, ends: tuple[int | None, int | None]) -> str:
+    """Return a cut, and those by both ends of the intervals if they differ."""
+    names = ["no point" if one is None else f"Layer {one}" for one in (point, *ends)]
+    return names[0] if len({*names}) == 1 else f"{names[0]} [{names[1]}, {names[2]}]"
+
+
 # --- the numbers in sentences -------------------------------------------------------------------------------------
 
 
@@ -231,6 +310,12 @@ PAGE = page(
         "setup": of(ScoresFigure, setup),
         "scores": of(ScoresFigure, scores),
         "choice": of(SavedTable, choice),
+        "classifiers": of(ClassifierTable, classifiers),
+        "recalls": of(ClassifierTable, recalls),
+        "attacked": of(TelemetryFigure, attacked),
+        "telemetry": of(TelemetryFigure, telemetry),
+        "readings": of(TelemetryFigure, readings),
+        "moves": of(TelemetryFigure, moves),
     },
     {
         "published": of(PublishedTable, of_fit(lambda row: str(row.published_seconds))),
