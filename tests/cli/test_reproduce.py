@@ -147,7 +147,7 @@ def test_claims_of_a_broken_figure(cloven: Run, here: Path, content: str) -> Non
 @pytest.mark.slow
 def test_the_command_counts_the_work_of_the_enclave(cloven: Run) -> None:
     """MMACs and weights before the paper's cuts and of the whole models are those counted by hand."""
-    done = cloven("reproduce", "s2", "--figure", "table3", "--published", "--json")
+    done = cloven("reproduce", "s2", "--table", "3", "--published", "--json")
     rows = {(row["model"], row["point"]): row for row in json.loads(done.out)["fit"]["rows"]}
 
     assert done.code == 0
@@ -173,11 +173,13 @@ SEVEN = ("--figure", "7", "--model", "resnet20", "--data", "digits", "--weights"
 @pytest.mark.parametrize(
     ("options", "messages"),
     [
-        ((), ("give --figure 3, 7, 8 or table3, --table classifiers, or",)),
-        (("--figure", "table3"), ("--model is missing", "--data is missing", "--weights is missing")),
-        (("--published",), ("give --figure 3, 7, 8 or table3",)),
-        (("--figure", "3", "--published"), ("give --figure 3, 7, 8 or table3",)),
-        (("--figure", "9"), ("give --figure 3, 7, 8 or table3",)),
+        ((), ("give --figure 3, 4, 5, 6, 7 or 8, or --table 1, 2, 3 or classifiers, or --table 3 --published",)),
+        (("--table", "3"), ("--model is missing", "--data is missing", "--weights is missing")),
+        (("--published",), ("give --figure 3, 4, 5, 6, 7 or 8",)),
+        (("--figure", "3", "--published"), ("give --figure 3, 4, 5, 6, 7 or 8",)),
+        (("--figure", "3", "--table", "1"), ("give --figure 3, 4, 5, 6, 7 or 8",)),
+        (("--figure", "9"), ("give --figure 3, 4, 5, 6, 7 or 8",)),
+        (("--figure", "6"), ("--data is missing", "--weights is missing")),
         (
             ("--figure", "3", "--scale", "tiny", "--handover", "mail", "--model", "lenet5"),
             (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from benchmarks import s2_page
 
 from cloven.documents import parse_document
 from cloven.errors import ClovenError
@@ -40,6 +41,13 @@ def test_the_confusion_has_a_row_for_each_class(table: ClassifierTable) -> None:
         right = [counts[i] / sum(counts) for i, counts in enumerate(row.confusion)]
         assert [one.recall.mean for one in row.classes] == pytest.approx(right)
         assert row.accuracy.low <= row.accuracy.mean <= row.accuracy.high
+
+
+def test_the_page_has_a_row_for_each_classifier_and_class(table: ClassifierTable) -> None:
+    classes = sum(len(row.classes) for row in table.rows)
+
+    assert len(s2_page.classifiers(table).splitlines()) == 2 + len(table.rows)
+    assert len(s2_page.recalls(table).splitlines()) == 2 + classes
 
 
 def test_the_most_frequent_class_has_no_kappa(table: ClassifierTable) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from benchmarks import s2_page
 
 from cloven.auditing.settings import Simulation
 from cloven.auditing.summary import Summary
@@ -115,5 +116,7 @@ def test_a_tiny_figure(tmp_path: Path) -> None:
     assert [row.source for row in found.moves] == ["paper"]
     assert parse_document(TelemetryFigure, found.text(), "figure.json") == found
     assert attack_telemetry(study, tmp_path / "out", 1, no_progress) == found
+    tables = [s2_page.attacked, s2_page.telemetry, s2_page.readings, s2_page.moves]
+    assert [len(made(found).splitlines()) - 2 for made in tables] == [1, 5, 15, 1]
     draw_telemetry(found, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")

@@ -24,6 +24,7 @@ MNIST, CIFAR, PHOTO = (1, 28, 28), (3, 32, 32), (3, 224, 224)
 LENET, MOBILENET = "lenet5", "mobilenet_v1"
 VGG, RESNET = "torchvision:vgg16", "torchvision:resnet50"
 EFFICIENTNET, TIMM = "torchvision:efficientnet_b0", "timm:efficientnet_b0"
+LITE = "timm:tf_efficientnet_lite0"
 
 
 def bare(model: str, shape: Shape) -> nn.Module:
@@ -174,6 +175,16 @@ def test_table_of_each_s2_model(model: str) -> None:
 def test_one_tensor_crosses_at_each_s2_layer(model: str) -> None:
     for point in points(model, "s2"):
         assert list(crossing(model, point.path)) == [layer(model, point.path).name]
+
+
+@pytest.mark.slow
+def test_efficientnet_lite0_is_cut_where_efficientnet_b0_is() -> None:
+    """Its maps have the same shapes, and fewer MACs before them, since it has no squeeze-and-excite."""
+    for ours, other in zip(points(LITE, "s2"), points(TIMM, "s2"), strict=True):
+        assert (ours.number, ours.path) == (other.number, other.path)
+        assert layer(LITE, ours.path).shape == layer(TIMM, other.path).shape
+        assert list(crossing(LITE, ours.path)) == [layer(LITE, ours.path).name]
+        assert work(LITE, ours.path)[0] <= work(TIMM, other.path)[0]
 
 
 def test_vgg_is_cut_before_the_relu_and_before_the_pool() -> None:
@@ -450,7 +461,8 @@ def test_names(model: str, name: str, path: str) -> None:
             LENET,
             "s2:2",
             "s2:2: Rajasekar et al. (2024) number the layers of torchvision:vgg16, torchvision:resnet50, "
-            "torchvision:efficientnet_b0, timm:efficientnet_b0, not of lenet5; give the layer's path",
+            "torchvision:efficientnet_b0, timm:efficientnet_b0, timm:tf_efficientnet_lite0, not of lenet5; "
+            "give the layer's path",
         ),
     ],
 )

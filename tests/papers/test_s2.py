@@ -21,11 +21,13 @@ from cloven.papers.s2.enclave_fit import (
     EnclaveCost,
     EnclaveLoad,
     PublishedTable,
+    bare_graph,
     document,
     fitted,
     load,
     published,
 )
+from cloven.papers.s2.partitions import MODELS, Layers, PartitionTableName, in_words, partition_table
 from cloven.papers.s2.published import EFFICIENTNET, RESNET, TABLE_3, VGG, PublishedTimes, optimal
 
 # --- where to cut ---------------------------------------------------------------------------------------------
@@ -93,6 +95,23 @@ def test_rounded_percentages_differ_from_the_printed_ones() -> None:
 def test_the_numbers_of_points_are_those_of_the_paper() -> None:
     assert {row.model: row.row().partition_points for row in TABLE_3} == {VGG: 13, RESNET: 5, EFFICIENTNET: 8}
     assert all(row.point in {point.number for point in points(row.model, "s2")} for row in TABLE_3)
+
+
+# --- Tables I and II ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["I", pytest.param("II", marks=pytest.mark.slow)])
+def test_the_layers_on_both_sides_of_a_cut_are_those_that_the_paper_prints(name: PartitionTableName) -> None:
+    found = partition_table(name, bare_graph(MODELS[name]))
+
+    assert [row.point for row in found.rows] == list(range(1, {"I": 5, "II": 8}[name] + 1))
+    assert all(row.agrees for row in found.rows)
+    assert all(row.counted_enclave.shortcuts + row.counted_gpu.shortcuts == 4 * (name == "I") for row in found.rows)
+
+
+def test_layers_as_text() -> None:
+    assert in_words(Layers(convolutions=1, blocks=15, linear=1)) == "1 conv + 15 MBConv + 1 FC"
+    assert in_words(Layers(linear=1)) == "1 FC"
 
 
 # --- the fit --------------------------------------------------------------------------------------------------

@@ -36,9 +36,13 @@ if TYPE_CHECKING:
     from cloven.documents import Document
     from cloven.papers.s2.enclave_fit import PublishedTable
     from cloven.papers.s2.enclave_times import SavedTable, TimesFigure, TimesRequest
+    from cloven.papers.s2.partitions import Layers, PartitionTable, PartitionTableName
     from cloven.papers.s2.privacy import PrivacyStudy, Rule, ScoresFigure
 
 log = logging.getLogger("cloven")
+
+PICTURED = {"4": "torchvision:vgg16", "5": "torchvision:resnet50", "6": "torchvision:efficientnet_b0"}
+"""The models whose reconstructions the paper's Figs. 4 to 6 show."""
 
 Kind = TypeVar("Kind", bound="Document")
 
@@ -71,17 +75,23 @@ def s2(
     figure: Annotated[
         str,
         typer.Option(
-            help="3: times of each cut; 7: reconstructions at each cut; table3: both; 8: figure 7 of telemetry.",
+            help="3: times of each cut; 4, 5, 6: pictures of reconstructions; 7: their SSIM at each cut; "
+            "8: figure 7 of telemetry.",
             metavar="NUMBER",
         ),
     ] = "",
     number: Annotated[
         str,
-        typer.Option("--table", help="classifiers: how well models classify telemetry.", metavar="NAME"),
+        typer.Option(
+            "--table",
+            help="1, 2: layers on both sides of each cut; 3: the cut that each attack chooses, and its time; "
+            "classifiers: how well models classify telemetry.",
+            metavar="NAME",
+        ),
     ] = "",
     published: Annotated[
         bool,
-        typer.Option("--published", help="With --figure table3: the paper's own times; nothing is measured."),
+        typer.Option("--published", help="With --table 3: the paper's own times; nothing is measured."),
     ] = False,
     scale: Annotated[
         str, typer.Option(help="full (as in the paper) or desk (two cores).", metavar="NAME")
@@ -89,7 +99,7 @@ def s2(
     model: Annotated[
         str,
         typer.Option(
-            help="The model; required by figure 7; default of the others: the paper's.",
+            help="The model; required by figure 7 and table 3; default of the others: the paper's.",
             metavar="MODEL",
             rich_help_panel=MODEL,
         ),
@@ -98,7 +108,7 @@ def s2(
     data: Annotated[
         str,
         typer.Option(
-            help="The images; required by figure 7 and, ton-iot:DIR, by figure 8; default of figure 3: noise, "
+            help="The images; required for reconstructions (figure 8: ton-iot:DIR); default of figure 3: noise, "
             "which takes as long.",
             metavar="SPEC",
             rich_help_panel=IMAGES,
@@ -121,7 +131,7 @@ def s2(
         ),
     ] = "",
     attacks: Annotated[
-        str, typer.Option(help="Attacks of figure 7.", metavar="NAME,...", rich_help_panel=ATTACKS)
+        str, typer.Option(help="Attacks that reconstruct.", metavar="NAME,...", rich_help_panel=ATTACKS)
     ] = "cgan,residual",
     seeds: Seeds = 1,
     backend: Backend = "simulated",
@@ -145,7 +155,7 @@ def s2(
         data,
         auxiliary,
         photographs,
-        model,
+        model or PICTURED.get(figure, ""),
         weights,
         names_in(attacks),
         seeds,
@@ -156,11 +166,9 @@ def s2(
         threads,
     )
     match figure, number, published:
-        case "table3", "", True:
-            _show(_printed(), _print_printed_table, as_json=as_json)
         case "3", "", False:
             _show(_time(options, out or _folder("3", model, scale)), _print_times, as_json=as_json)
-        case "7", "", False:
+        case "4" | "5" | "6" | "7", "", False:
             _show(_attack(options, out, jobs or cores()), _print_points, as_json=as_json)
         case "8", "", False:
             folder = out or _folder("8", model, scale)
@@ -170,12 +178,16 @@ def s2(
             _show(
                 telemetry.classify(options, folder, jobs or cores()), telemetry.print_classifiers, as_json=as_json
             )
-        case "table3", "", False:
+        case "", "1" | "2", False:
+            _show(_layers(number), _print_layers, as_json=as_json)
+        case "", "3", True:
+            _show(_printed(), _print_printed_table, as_json=as_json)
+        case "", "3", False:
             _show(_time_and_attack(options, out, jobs or cores()), _print_own_table, as_json=as_json)
         case _:
             raise ClovenError(
-                "give --figure 3, 7, 8 or table3, --table classifiers, or --figure table3 --published for the "
-                "paper's own times"
+                "give --figure 3, 4, 5, 6, 7 or 8, or --table 1, 2, 3 or classifiers, or --table 3 --published for "
+                "the paper's own times"
             )
 
 
@@ -194,6 +206,14 @@ def _printed() -> PublishedTable:
     from cloven.papers.s2.enclave_fit import document, programs
 
     return document(programs())
+
+
+def _layers(number: str) -> PartitionTable:
+    from cloven.papers.s2.enclave_fit import bare_graph
+    from cloven.papers.s2.partitions import MODELS, partition_table
+
+    name: PartitionTableName = "I" if number == "1" else "II"
+    return partition_table(name, bare_graph(MODELS[name]))
 
 
 def _problems(options: S2Options) -> list[str]:
@@ -240,7 +260,7 @@ def _time(options: S2Options, folder: Path) -> TimesFigure:
     return document
 
 
-# --- figure 7 -----------------------------------------------------------------------------------------------------
+# --- figures 4 to 7 -------------------------------------------------------------------------------------------
 
 
 def _study(options: S2Options) -> PrivacyStudy:
@@ -274,27 +294,29 @@ def _attack(options: S2Options, out: Path | None, jobs: int) -> ScoresFigure:
     """Attack every partition point of a model, choose the cut by the paper's rule, and write its plan."""
     from cloven.auditing.paper import NO_PAPER
     from cloven.auditing.pipeline import Execution, execute
+    from cloven.auditing.store import Store
     from cloven.enclave.sweep import SweepModel
     from cloven.files import write_text
     from cloven.papers.s2 import privacy
-    from cloven.reporting.enclave_figures import draw_scores
-    from cloven.reporting.report_file import write
+    from cloven.reporting.enclave_figures import draw_reconstructions, draw_scores
+    from cloven.reporting.report_file import all_samples, write
     from cloven.zoo.named import usual
 
     study = _study(options)
     folder = out or _folder("7", options.model, options.kind, options.scale)
     with resumable(folder) as progress:
         summary = execute(privacy.settings(study), NO_PAPER, Execution(folder, jobs, progress))
-    document = privacy.document(study, summary)
+    document, pictures = privacy.document(study, summary), folder / "reconstructions.png"
     write_text(folder / "figure.json", document.text())
     draw_scores(document, folder / "figure.png")
+    draw_reconstructions(document, all_samples(Store(folder), summary), pictures)
     page = write(folder)
     chosen = document.plan
     if chosen is not None:
         classes = usual(options.model).classes
         cut = SweepModel(options.model, study.shape, classes, {}, study.weights).plan(chosen.path)
         write_text(folder / "plan.toml", cut.toml())
-    log.info("figure: %s   report: %s", folder / "figure.png", page)
+    log.info("figure: %s   pictures: %s   report: %s", folder / "figure.png", pictures, page)
     if document.rule == "baseline":
         log.warning("the no-information baseline exceeds the paper's threshold: the baseline is the threshold")
     if chosen is None:
@@ -364,6 +386,21 @@ def _print_points(document: ScoresFigure) -> None:
         shown.append([name, *(point.path if point else "none" for point in points)])
     rules = [_rule("strict", document), _rule("tolerant", document), _rule("baseline", document)]
     table("Cut after the first point from which SSIM stays", ["by", *rules], shown)
+
+
+def _print_layers(found: PartitionTable) -> None:
+    """Print the layers on both sides of each partition point: as printed, and as counted in the model."""
+    from cloven.papers.s2.partitions import in_words
+
+    def counted(side: Layers) -> str:
+        return in_words(side) + (f", {side.shortcuts} on shortcuts" if side.shortcuts else "")
+
+    rows = []
+    for row in found.rows:
+        sides = [in_words(row.enclave), in_words(row.gpu), counted(row.counted_enclave), counted(row.counted_gpu)]
+        rows.append([row.point, row.path, *sides, "yes" if row.agrees else "no"])
+    columns = ["layer", "cut after", "enclave", "GPU", "enclave, counted", "GPU, counted", "agree"]
+    table(f"{PAPERS['s2']}, Table {found.table}: layers of {found.model}", columns, rows)
 
 
 def _print_printed_table(found: PublishedTable) -> None:

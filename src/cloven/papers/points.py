@@ -3,7 +3,8 @@
 Mehrafrooz et al. (2025), prefix ``s1``, count as Keras does: Layer k is ``model.layers[k]``. Layer 0 is the input,
 except in a ``Sequential``, which does not list it. (Their Layer 1 of a divided input is a tile of the image, not a
 layer.) Rajasekar et al. (2024), prefix ``s2``, count differently for each model: the convolutions of VGG-16, the
-stages of ResNet-50, the groups of blocks of EfficientNet-B0.
+stages of ResNet-50, the groups of blocks of EfficientNet-B0. EfficientNet-Lite0, which they do not have, has the
+numbers of EfficientNet-B0.
 """
 
 from __future__ import annotations
@@ -139,6 +140,10 @@ _EFFICIENTNET_TIMM = (
     *((f"blocks.{stage}", _STAGE) for stage in range(6)),
     ("bn2", _HEAD),
 )
+_LITE = (
+    "; EfficientNet-Lite0 has the blocks of the paper's EfficientNet-B0, without squeeze-and-excite and with ReLU6"
+)
+_EFFICIENTNET_LITE = tuple((path, note.replace("SiLU", "ReLU6") + _LITE) for path, note in _EFFICIENTNET_TIMM)
 
 POINTS: tuple[Point, ...] = (
     *_numbered("s1", "lenet5", enumerate(_LENET5)),
@@ -148,6 +153,7 @@ POINTS: tuple[Point, ...] = (
     *_numbered("s2", "torchvision:resnet50", enumerate(_RESNET50_S2, 1)),
     *_numbered("s2", "torchvision:efficientnet_b0", enumerate(_EFFICIENTNET, 1)),
     *_numbered("s2", "timm:efficientnet_b0", enumerate(_EFFICIENTNET_TIMM, 1)),
+    *_numbered("s2", "timm:tf_efficientnet_lite0", enumerate(_EFFICIENTNET_LITE, 1)),
 )
 """All numbered layers, ordered by paper, model and number."""
 

@@ -1,14 +1,17 @@
-"""The charts of Figs. 3 and 7 of Rajasekar et al. (2024): the time of an image, and SSIM, by partition point."""
+"""The figures of Rajasekar et al. (2024) by partition point: times (3), reconstructions (4 to 6), and SSIM (7)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from cloven.files import replacing
 from cloven.papers.points import PAPERS
+from cloven.reporting.preview import SampledClass, preview
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from cloven.enclave.sweep import ComparedTimes
     from cloven.papers.s2.enclave_times import TimesFigure
     from cloven.papers.s2.privacy import ScoresFigure
+    from cloven.reporting.findings import Sample
 
 PARTS = (
     ("front", "#3568b8", ("opened inside", "front")),
@@ -109,3 +113,31 @@ def draw_scores(document: ScoresFigure, path: Path) -> None:
     made.tight_layout()
     with replacing(path) as part:
         made.savefig(part, dpi=130, format="png")
+
+
+USUAL = "usual"
+"""The role of the sample that shows the same victim image for all attacks and cuts."""
+
+
+def draw_reconstructions(document: ScoresFigure, samples: Mapping[str, Sequence[Sample]], path: Path) -> None:
+    """Write pictures of one victim image: the original, and what each attack reconstructs at each partition point.
+
+    The victim is that of median contrast. ``samples`` are those of each finding, by its key.
+    """
+    attacks = list(dict.fromkeys(row.attack for row in document.rows))
+    shown: dict[str, list[Sample]] = {}
+    for row in document.rows:
+        shown.setdefault(row.label, []).extend(one for one in samples[row.key] if one.role == USUAL)
+    points = [
+        SampledClass(
+            label,
+            f"SSIM {' '.join(f'{one.ssim:.2f}' for one in some)}",
+            np.stack([some[0].original, *(one.reconstruction for one in some)]),
+        )
+        for label, some in shown.items()
+        if some
+    ]
+    title = f"{PAPERS['s2']}, Figs. 4 to 6: {document.model} on {document.data}"
+    caption = f"From left: the original, and its reconstruction by {', '.join(attacks)}, with the SSIM of each."
+    with replacing(path) as part:
+        part.write_bytes(preview(title, points, caption))

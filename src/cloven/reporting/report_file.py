@@ -68,7 +68,7 @@ def page(store: Store) -> str:
     """Return the page of a finished run; raises as `write`."""
     with paused():
         summary = most_exposed(store.summary())
-        return render(summary, _all_samples(store, summary))
+        return render(summary, all_samples(store, summary))
 
 
 def most_exposed(summary: Summary, most: int = MOST) -> Summary:
@@ -108,11 +108,11 @@ def advice_page(advice: Advice) -> str:
         found = replace(found, cuts=cuts)
     if advice.results is not None:
         store, summary = advice.results.store, advice.results.summary
-        found = replace(found, summary=summary, samples=_all_samples(store, summary))
+        found = replace(found, summary=summary, samples=all_samples(store, summary))
     return render_advice(advice.report, found)
 
 
-def _all_samples(store: Store, summary: Summary) -> dict[str, tuple[Sample, ...]]:
+def all_samples(store: Store, summary: Summary) -> dict[str, tuple[Sample, ...]]:
     """Return the sample images of each finding, by its key."""
     return {key: _samples(store, key) for key in dict.fromkeys(finding.key for finding in summary.findings)}
 

@@ -141,11 +141,11 @@ def published() -> dict[Where, float]:
 
 def programs() -> dict[Where, Program]:
     """Return the divided model behind each of the paper's times, for an image of 224 x 224 pixels."""
-    graphs = {model: _graph(model) for model in dict.fromkeys(model for model, _ in published())}
+    graphs = {model: bare_graph(model) for model in dict.fromkeys(model for model, _ in published())}
     return {(model, point): _divided(graphs[model], model, point) for model, point in published()}
 
 
-def _graph(model: str) -> Graph:
+def bare_graph(model: str) -> Graph:
     """Return the graph of a model with uninitialised weights, since the counts do not depend on them."""
     import torch
 
