@@ -40,7 +40,7 @@ def test_the_audits_are_of_both_models_on_both_data_sets() -> None:
     ]
     asked = [study.settings(one) for one in study.audits]
     assert [one.subject.training.balanced for one in asked if one.subject.training] == [True] * 4
-    assert [one.subject.training.images for one in asked if one.subject.training] == [None, None, 10_000, 10_000]
+    assert [one.subject.training.images for one in asked if one.subject.training] == [None, None, 5_000, 5_000]
     sources = [one.source for one in asked if isinstance(one.source, Simulation)]
     assert [len(source.taps.layers) for source in sources] == [5, 8, 5, 8]
     assert all(source.taps.every_link for source in sources)

@@ -59,7 +59,7 @@ class TelemetryScale:
 
 
 SCALES: Mapping[str, TelemetryScale] = {
-    "desk": TelemetryScale("desk", 32, 10, 1000, 200, 100, 6, 10_000),
+    "desk": TelemetryScale("desk", 32, 10, 500, 200, 100, 6, 5_000),
     "full": TelemetryScale("full", 224, 20, 1000, 500, 200, None, None),
 }
 """The scale for two cores, and the paper's."""
