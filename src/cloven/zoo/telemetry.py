@@ -431,7 +431,11 @@ def _features(
 
 
 def _tell(folder: Path, report: TelemetryReport) -> None:
-    """Log the rows and the types that were left out, once."""
+    """Log the rows and the types that are missing or were left out, once."""
+    if cut := [file.file for file in report.files if file.rows < file.published]:
+        note(
+            f"{folder}: fewer rows than in the published files: {', '.join(cut)}; fetch them again if they were cut"
+        )
     if dropped := sum(file.rows - file.kept for file in report.files):
         note(f"{folder}: rows that cannot be read were left out ({dropped:,}); cloven data lists them")
     for one in report.left_out:
