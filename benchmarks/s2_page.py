@@ -158,16 +158,6 @@ def classifiers(document: ClassifierTable) -> str:
     return table((*columns, "types left out"), rows)
 
 
-def recalls(document: ClassifierTable) -> str:
-    """Return the recall of each class by each classifier under each split."""
-    rows = []
-    for row in document.rows:
-        rows += [
-            [row.classifier, row.split, one.name, f"{one.windows:,}", interval(one.recall)] for one in row.classes
-        ]
-    return table(("classifier", "split", "class", "test windows", "recall"), rows)
-
-
 def attacked(document: TelemetryFigure) -> str:
     """Return the models of Fig. 8, with the data on which each was trained and attacked."""
     rows = []
@@ -311,7 +301,6 @@ PAGE = page(
         "scores": of(ScoresFigure, scores),
         "choice": of(SavedTable, choice),
         "classifiers": of(ClassifierTable, classifiers),
-        "recalls": of(ClassifierTable, recalls),
         "attacked": of(TelemetryFigure, attacked),
         "telemetry": of(TelemetryFigure, telemetry),
         "readings": of(TelemetryFigure, readings),
