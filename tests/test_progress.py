@@ -9,16 +9,26 @@ import pytest
 from cloven import progress
 
 
-def test_a_line_for_each_tenth_says_how_long_the_rest_takes(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Clock:
+    """A clock that is set by the test."""
+
     now = 0.0
-    monkeypatch.setattr("cloven.progress.time.monotonic", lambda: now)
+
+
+@pytest.fixture
+def clock(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Return the clock of the progress, whose lines are recorded."""
+    made = Clock()
+    monkeypatch.setattr("cloven.progress.time.monotonic", lambda: made.now)
     caplog.set_level(logging.INFO, "cloven")
+    return made
+
+
+def test_a_line_for_each_tenth_says_how_long_the_rest_takes(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     with progress.report_progress() as report:
         for done in range(21):
             report("training", done, 20)
-            now += 60.0
+            clock.now += 60.0
 
     lines = [record.getMessage() for record in caplog.records]
     assert lines[:3] == [
@@ -31,15 +41,12 @@ def test_a_line_for_each_tenth_says_how_long_the_rest_takes(
 
 
 def test_a_stage_that_takes_long_is_logged_every_ten_minutes(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    now = 0.0
-    monkeypatch.setattr("cloven.progress.time.monotonic", lambda: now)
-    caplog.set_level(logging.INFO, "cloven")
     with progress.report_progress() as report:
         for done in range(4):
             report("attacking", done, 100)
-            now += 360.0
+            clock.now += 360.0
 
     assert [record.getMessage() for record in caplog.records] == [
         "attacking: 0 of 100",

@@ -33,7 +33,7 @@ BETAS = (0.5, 0.999)
 """Adam's, of pix2pix (Isola et al. 2017)."""
 
 HALVINGS = 2
-"""How often the generator's encoder halves its input."""
+"""The number of times that the generator's encoder halves its input."""
 
 CHECKED = 64
 """The most pairs on which a generator is checked for collapse."""

@@ -246,7 +246,7 @@ def cnn(subject: Subject, images: SubjectImages, progress: Progress) -> nn.Modul
     """Return the model after training it here, or from the cache."""
     how = how_trained(subject)
     own = images.training.take(spread(images.training.labels, len(images.training), how.images))
-    return _trained(subject.model, own, subject.seed, how, "training the CNN", progress)
+    return trained_model(subject.model, own, subject.seed, how, "training the CNN", progress)
 
 
 def normalised(subject: Subject) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -292,7 +292,10 @@ def _captured(subject: Subject, model: nn.Module, images: SubjectImages) -> Grap
     return capture(model, torch.zeros(1, *images.shape), mean=mean, std=std)
 
 
-def _trained(name: str, images: Images, seed: int, how: ModelTraining, stage: str, progress: Progress) -> nn.Module:
+def trained_model(
+    name: str, images: Images, seed: int, how: ModelTraining, stage: str, progress: Progress
+) -> nn.Module:
+    """Return a model trained on these images as described, or from the cache; ``stage`` names the progress."""
     return trained(
         name,
         images,
@@ -326,7 +329,7 @@ def judge_of(subject: Subject, images: SubjectImages, progress: Progress) -> tup
     name = "small" if subject.judge == AUTO else name
     labels = images.training.labels
     own = images.training.take(spread(labels, len(labels), JUDGE_IMAGES))
-    model = _trained(name, own, subject.seed + 1, ModelTraining(), "training the second judge", progress)
+    model = trained_model(name, own, subject.seed + 1, ModelTraining(), "training the second judge", progress)
     return name, capture(model, torch.zeros(1, *images.shape))
 
 

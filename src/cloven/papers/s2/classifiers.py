@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 
 from cloven.auditing.classifier import WholeModel
 from cloven.auditing.finding import ScoreRange
+from cloven.auditing.subject import trained_model
 from cloven.documents import Document
 from cloven.errors import ClovenError
-from cloven.papers.s2.victims import CLASSIFIERS, TelemetryScale, telemetry, trained_victim
+from cloven.papers.s2.victims import CLASSIFIERS, TelemetryScale, telemetry, training_of
 from cloven.parallel import side_by_side
-from cloven.progress import Progress
+from cloven.progress import Progress, no_progress
 from cloven.runtime.capture import capture
 from cloven.score.agreement import kappa
 from cloven.score.classification import classification
+from cloven.zoo.images import split
 from cloven.zoo.row_trees import tree_classes
 from cloven.zoo.telemetry import TEST, TRAINING, Windows
 
@@ -173,6 +175,7 @@ def _classes(study: ClassifierStudy, name: str, windows: Windows, places: NDArra
     if name == TREES:
         return tree_classes(windows, places, study.seed)
     images = windows.images(study.scale.shape)
-    model = trained_victim(name, images, study.scale, study.device, study.seed)
+    training, how = split(images, seed=study.seed)[0], training_of(study.scale, study.device)
+    model = trained_model(name, training, study.seed, how, STAGE, no_progress)
     graph = capture(model, torch.zeros(1, *images.shape))
     return WholeModel(graph, study.device).classify(images.take(places).rows()).numpy()

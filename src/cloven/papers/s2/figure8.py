@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from cloven.attacks.trainer import CPU, Machine
-from cloven.auditing.cases import Taps
 from cloven.auditing.executor import LocalExecutor, run_audits
 from cloven.auditing.finding import Finding, RecoveredReadings, SeedsRange
 from cloven.auditing.paper import NO_PAPER
 from cloven.auditing.pipeline import audit_steps, loaded
-from cloven.auditing.settings import AuditSettings, Simulation, Study
+from cloven.auditing.settings import Study
 from cloven.auditing.subject import NOBODY, SAME, Subject, cnn, load_images
 from cloven.auditing.suite import AttackSuite
 from cloven.auditing.summary import Summary
@@ -33,9 +32,9 @@ from cloven.papers.s2.privacy import (
     ChosenPoints,
     PointScore,
     Rule,
-    chosen_points,
-    cuts,
+    cut_at_every_point,
     point_by,
+    points_by_attack,
     scores_by_attack,
 )
 from cloven.papers.s2.published import TABLE_3, THRESHOLD
@@ -95,8 +94,8 @@ class TelemetryStudy:
         )
 
     def settings(self, audited: Audited) -> Study:
-        """Return the audit of a model: one pipeline that is cut at every point and tapped on every link."""
-        layers, scale = cuts(audited.model), self.scale
+        """Return the audit of a model."""
+        scale = self.scale
         training = training_of(scale, self.machine.device)
         subject = Subject(
             model=audited.model,
@@ -109,16 +108,8 @@ class TelemetryStudy:
             judge=NOBODY,
             seed=self.seed,
         )
-        return Study(
-            subject,
-            Simulation(Taps(layers, ("full",), every_link=True), strategies=("vertical",), devices=len(layers) + 1),
-            AuditSettings(
-                suite=AttackSuite(self.attacks, scale.epochs, scale.gan_epochs),
-                seeds=tuple(range(self.seed, self.seed + self.seeds)),
-                threshold=THRESHOLD,
-                machine=self.machine,
-            ),
-        )
+        suite = AttackSuite(self.attacks, scale.epochs, scale.gan_epochs)
+        return cut_at_every_point(subject, suite, self.seeds, self.machine)
 
 
 class TelemetryScore(PointScore):
@@ -266,9 +257,7 @@ def _attacked(audited: Audited, summary: Summary) -> AttackedModel:
         kappa=summary.model_kappa,
         queries=queries,
         rows=tuple(_score(row, findings[row.key, row.attack]) for row in every),
-        optimal={
-            name: chosen_points(each) if summary.verdict.given else ChosenPoints() for name, each in series.items()
-        },
+        optimal=points_by_attack(series, summary),
         no_verdict=summary.verdict.reason,
         attack_seconds=round(sum(finding.wall_seconds for finding in summary.findings), 1),
     )

@@ -115,8 +115,7 @@ def cuts(model: str) -> dict[str, str]:
 
 
 def settings(study: PrivacyStudy) -> Study:
-    """Return the study as an audit: one pipeline that is cut at every point and tapped on every link."""
-    layers = cuts(study.model)
+    """Return the study as an audit."""
     subject = Subject(
         model=study.model,
         data=study.data,
@@ -129,14 +128,31 @@ def settings(study: PrivacyStudy) -> Study:
         judge="none",
         seed=study.seed,
     )
+    suite = AttackSuite(study.attacks, study.amount.epochs, study.gan_epochs)
+    return cut_at_every_point(subject, suite, study.seeds, study.machine)
+
+
+def cut_at_every_point(subject: Subject, suite: AttackSuite, seeds: int, machine: Machine) -> Study:
+    """Return the audit of a model as one pipeline that is cut at every point and tapped on every link.
+
+    Args:
+        subject: the model, its images, and the first seed.
+        suite: the attacks.
+        seeds: the number of seeds of each attack.
+        machine: the processor and precision of the training.
+
+    Raises:
+        ClovenError: as `cuts`.
+    """
+    layers = cuts(subject.model)
     return Study(
         subject,
         Simulation(Taps(layers, ("full",), every_link=True), strategies=("vertical",), devices=len(layers) + 1),
         AuditSettings(
-            suite=AttackSuite(study.attacks, study.amount.epochs, study.gan_epochs),
-            seeds=tuple(range(study.seed, study.seed + study.seeds)),
+            suite=suite,
+            seeds=tuple(range(subject.seed, subject.seed + seeds)),
             threshold=THRESHOLD,
-            machine=study.machine,
+            machine=machine,
         ),
     )
 
@@ -214,9 +230,7 @@ def document(study: PrivacyStudy, summary: Summary) -> ScoresFigure:
         (row for name, each in series.items() if name != STRONGEST for row in each),
         key=lambda row: (row.point, row.attack),
     )
-    chosen = {
-        name: chosen_points(scores) if summary.verdict.given else ChosenPoints() for name, scores in series.items()
-    }
+    chosen = points_by_attack(series, summary)
     rule: Rule = "strict" if all(row.baseline < THRESHOLD for row in rows) else "baseline"
     queries = summary.settings["queries"]
     assert isinstance(queries, int)
@@ -279,6 +293,13 @@ def _held_out(row: Finding) -> float:
     if row.held_out is not None and row.held_out.ssim is not None:
         return row.held_out.ssim
     return row.ssim.mean if row.ssim is not None else float("-inf")
+
+
+def points_by_attack(series: Mapping[str, Sequence[PointScore]], summary: Summary) -> dict[str, ChosenPoints]:
+    """Return the points chosen by each of the scores of `scores_by_attack`; none, if the audit gives no verdict."""
+    return {
+        name: chosen_points(scores) if summary.verdict.given else ChosenPoints() for name, scores in series.items()
+    }
 
 
 def chosen_points(found: Sequence[PointScore]) -> ChosenPoints:

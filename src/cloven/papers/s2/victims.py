@@ -10,16 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import nn
-
 from cloven.auditing.subject import ModelTraining
 from cloven.errors import ClovenError
-from cloven.files import cache_dir
 from cloven.papers.s2.published import EFFICIENTNET, RESNET
 from cloven.zoo.datasets import windows_of
-from cloven.zoo.images import Images, split
 from cloven.zoo.telemetry import Windows
-from cloven.zoo.training import trained
 
 VICTIMS = (RESNET, EFFICIENTNET)
 """The paper's two models for TON_IoT."""
@@ -79,23 +74,6 @@ def scale_of(name: str) -> TelemetryScale:
 def training_of(scale: TelemetryScale, device: str) -> ModelTraining:
     """Return how a model is trained at a scale: with class weights, on the whole training part."""
     return ModelTraining(scale.training, device=device, balanced=True)
-
-
-def trained_victim(name: str, images: Images, scale: TelemetryScale, device: str, seed: int) -> nn.Module:
-    """Return a model after training on the training part of the windows, or from the cache.
-
-    An audit of the same data, scale and seed trains the same model.
-    """
-    how = training_of(scale, device)
-    return trained(
-        name,
-        split(images, seed=seed)[0],
-        epochs=how.epochs,
-        seed=seed,
-        cache=cache_dir(),
-        device=how.device,
-        balanced=how.balanced,
-    )
 
 
 def telemetry(data: str) -> Windows:
