@@ -1,22 +1,36 @@
-"""``cloven worker``: run one device's part of a bundle for a coordinator."""
+"""``cloven worker``: run parts of a bundle for a coordinator."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cloven.cli.options import Insecure, Keys, Listen
 from cloven.errors import ClovenError, tried
 
+if TYPE_CHECKING:
+    from cloven.runtime.cluster.loaded_part import LoadedBundle
+    from cloven.runtime.link.identity import Identity
+
 log = logging.getLogger("cloven")
 
 
 def worker(
-    folder: Annotated[Path, typer.Argument(help="A device's folder in a bundle.", metavar="BUNDLE/DEVICE")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="A device's folder in a bundle; or a whole bundle, for a worker that can take any device's place.",
+            metavar="BUNDLE/DEVICE",
+        ),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(help="The worker's name, with a whole bundle; default: that of its keys.", metavar="NAME"),
+    ] = None,
     listen: Listen = "127.0.0.1:7001",
     keys: Keys = None,
     insecure: Insecure = False,
@@ -32,7 +46,7 @@ def worker(
         ),
     ] = 1.0,
 ) -> None:
-    """Run a device's part of a bundle.
+    """Run a device's part of a bundle, or any part of it.
 
     The worker serves one coordinator at a time until SIGTERM. It logs JSON lines to standard error.
     """
@@ -48,8 +62,11 @@ def worker(
     tls = None if insecure else keys
     here = tried(lambda: check_address(listen, tls, insecure), problems)
     there = metrics and tried(lambda: check_address(metrics, tls, insecure, option="--metrics"), problems)
-    part = tried(lambda: load(folder, identity, speed), problems) if identity is not None or keys is None else None
-    if problems or here is None or part is None:
+    bundle = (
+        tried(lambda: load(folder, identity, speed), problems) if identity is not None or keys is None else None
+    )
+    own = tried(lambda: _name(name, bundle, identity), problems) if bundle is not None else None
+    if problems or here is None or bundle is None or own is None:
         raise ClovenError(problems)
     logs.to_stderr()
     if speed < 1:
@@ -59,4 +76,18 @@ def worker(
         )
     if identity is not None and (warning := identity.warning()):
         log.warning(warning)
-    asyncio.run(serve(part, identity, Addresses(here, there or None), tls=tls is not None))
+    asyncio.run(serve(own, bundle, identity, Addresses(here, there or None), tls=tls is not None))
+
+
+def _name(given: str | None, bundle: LoadedBundle, identity: Identity | None) -> str:
+    """Return the worker's name: that of its keys, of its device's folder, or the given one."""
+    from cloven.runtime.link.identity import name_problem
+
+    known = identity.name if identity is not None else next(iter(bundle.parts)) if len(bundle.parts) == 1 else None
+    if known is not None and given not in (None, known):
+        raise ClovenError(f"--name is {given}; expected {known}, the name of the worker's keys or folder")
+    if (found := known or given) is None:
+        raise ClovenError("a worker of a whole bundle needs a name: give --name or --keys")
+    if problem := name_problem(found):
+        raise ClovenError(f"--name: {problem}")
+    return found

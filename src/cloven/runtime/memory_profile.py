@@ -232,8 +232,9 @@ def serve(folder: str) -> None:
     """Run a worker, as `cloven worker` does, after this process has computed something."""
     _compute_something()
     logs.to_stderr()
-    part = worker.load(Path(folder), None)
-    asyncio.run(worker.serve(part, None, worker.Addresses(("127.0.0.1", 0)), tls=False))
+    bundle = worker.load(Path(folder), None)
+    (device,) = bundle.parts
+    asyncio.run(worker.serve(device, bundle, None, worker.Addresses(("127.0.0.1", 0)), tls=False))
 
 
 def _compute_something() -> None:

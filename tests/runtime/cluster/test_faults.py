@@ -309,7 +309,8 @@ from pathlib import Path
 from cloven.runtime.cluster.logs import to_stderr
 from cloven.runtime.cluster.worker import Addresses, load, serve
 
-part, seen = load(Path(sys.argv[1]), None), []
+bundle, seen = load(Path(sys.argv[1]), None), []
+((name, part),) = bundle.parts.items()
 
 def slow(job, inputs):
     seen.append(job)
@@ -318,7 +319,8 @@ def slow(job, inputs):
     return part.engine(job, inputs)
 
 to_stderr()
-asyncio.run(serve(replace(part, engine=slow), None, Addresses(("127.0.0.1", int(sys.argv[2]))), tls=False))
+slowed = replace(bundle, parts={name: replace(part, engine=slow)})
+asyncio.run(serve(name, slowed, None, Addresses(("127.0.0.1", int(sys.argv[2]))), tls=False))
 """
 """A worker that computes for 30 s on its eighth image, in its event loop, as all images before were quick."""
 

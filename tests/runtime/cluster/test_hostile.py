@@ -52,7 +52,7 @@ PARTIES = {"edge0": "127.0.0.1:1", "edge1": "127.0.0.1:2"}
 
 Document = dict[str, Any]
 
-DESCRIBED = {name: json.loads(load(BUNDLE / name, None).description(None).encode()) for name in PARTIES}
+DESCRIBED = {name: json.loads(load(BUNDLE / name, None).parts[name].description(None).encode()) for name in PARTIES}
 
 REPORT: Document = {
     "steps": [2, 12],

@@ -100,7 +100,7 @@ def test_a_bundle_that_was_changed(tmp_path: Path) -> None:
     (mine / "other").mkdir()
 
     assert "edge0/weights.bin differs" in cannot_load(mine / "edge0")
-    assert "is not a bundle: manifest.json is missing" in cannot_load(mine)
+    assert "is not a bundle: manifest.json is missing" in cannot_load(mine.parent)
     assert "is not a device's folder of the bundle; expected one of" in cannot_load(mine / "other")
 
 

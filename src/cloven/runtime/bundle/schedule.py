@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from cloven.graph.box import Box, extent, whole
@@ -81,6 +81,15 @@ class Schedule:
         """Return the bytes of the largest message in either direction."""
         sizes = [m.bytes for m in self.incoming.values()] + [m.bytes for m in self.outgoing]
         return max(sizes, default=0)
+
+    def renamed(self, names: Mapping[str, str]) -> Schedule:
+        """Return the schedule with other names of parties; ``names`` maps old names to new ones."""
+        incoming = {(names.get(party, party), number): m for (party, number), m in self.incoming.items()}
+        outgoing = tuple(
+            replace(out, message=(names.get(out.message[0], out.message[0]), out.message[1]))
+            for out in self.outgoing
+        )
+        return replace(self, incoming=incoming, outgoing=outgoing)
 
 
 def in_order(parts: Mapping[str, DevicePart]) -> list[tuple[str, int, Step]]:

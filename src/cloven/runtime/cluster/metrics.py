@@ -30,23 +30,25 @@ class WorkerMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics with their current values."""
-        worker, session, part = self.worker, self.worker.session, self.worker.part
+        worker, part = self.worker, self.worker.part()
+        sessions = worker.sessions.values()
         about = {"device": part.device, "plan": part.plan, "model": part.manifest.model}
         yield InfoMetricFamily("cloven_worker", "The part that the worker has loaded", value=about)
-        yield GaugeMetricFamily("cloven_joined", "Whether a coordinator uses the worker", value=session is not None)
-        yield GaugeMetricFamily("cloven_in_flight", "Images in flight", value=len(session.tasks) if session else 0)
+        yield GaugeMetricFamily("cloven_joined", "Whether a coordinator uses the worker", value=bool(sessions))
+        yield GaugeMetricFamily("cloven_in_flight", "Images in flight", value=sum(len(s.tasks) for s in sessions))
         up = GaugeMetricFamily("cloven_link_up", "Whether the link with a party is up", labels=["party"])
-        for party in sorted(part.schedule.parties):
-            up.add_metric([party], bool(session and session.connections[party].up))
+        links = [(party, link) for session in sessions for party, link in session.connections.items()]
+        for party in sorted(part.schedule.parties | {party for party, _ in links}):
+            up.add_metric([party], any(link.up for name, link in links if name == party))
         yield up
         yield CounterMetricFamily("cloven_runs", "Runs that the worker took part in", value=worker.runs)
         counts = worker.counts()
         yield _counters("cloven_images", "Images by outcome", ("outcome",), counts, "image")
         yield _counters("cloven_compute_seconds", "Seconds of computing", (), counts, "seconds")
         yield _counters("cloven_link_losses", "Number of times that a link was lost", ("party",), counts, "losses")
-        links = ("party", "direction")
-        yield _counters("cloven_frames", "Frames that crossed a link", links, counts, "frames")
-        yield _counters("cloven_payload_bytes", "Bytes of tensors that crossed a link", links, counts, "bytes")
+        ways = ("party", "direction")
+        yield _counters("cloven_frames", "Frames that crossed a link", ways, counts, "frames")
+        yield _counters("cloven_payload_bytes", "Bytes of tensors that crossed a link", ways, counts, "bytes")
         refusals = ("party", "reason")
         yield _counters("cloven_refused", "Frames and handshakes that were refused", refusals, counts, "refused")
 

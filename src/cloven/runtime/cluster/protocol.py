@@ -176,6 +176,14 @@ class MeasureReply(PeerMessage):
     link: LinkMeasurement | None = None
 
 
+class DescribeRequest(PeerMessage):
+    """A request to describe a device's part of a plan, by the plan's hash; default: the worker's current part."""
+
+    cloven: int
+    plan: Text | None = None
+    device: Text | None = None
+
+
 class WorkerDescription(PeerMessage):
     """The part of a bundle that a worker has loaded, and the run that it takes part in."""
 
@@ -207,12 +215,16 @@ class RunTerms(PeerMessage):
     """The settings of a run.
 
     ``plan`` is the hash of the manifest, ``addresses`` are those of the devices, ``window`` is the maximum number
-    of images in flight, and ``deadline`` is the seconds after which an image fails.
+    of images in flight, and ``deadline`` is the seconds after which an image fails. ``names`` gives the worker that
+    takes the place of a device, for each device that has another name than its worker. ``beside`` is a run of the
+    same coordinator, which the worker takes part in and does not leave for this one.
     """
 
     run: Text
     plan: Text
     addresses: dict[Text, Address]
+    names: dict[Text, Text] = Field(default={})
+    beside: Text | None = None
     window: int = Field(ge=-(2**31), le=2**31)
     deadline: float = Field(gt=0, le=1e9, allow_inf_nan=False)
 

@@ -1,4 +1,4 @@
-"""The gRPC service of a worker: it serves one coordinator at a time, and the other devices of the run."""
+"""The gRPC service of a worker: it serves one coordinator at a time, and the other devices of its runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, tried
 from cloven.partition.protection import COORDINATOR
 from cloven.runtime.cluster import frame_stream, link_echo
 from cloven.runtime.cluster.channels import (
@@ -28,9 +28,10 @@ from cloven.runtime.cluster.channels import (
 )
 from cloven.runtime.cluster.errors import PartyError
 from cloven.runtime.cluster.halfopen import HalfOpen
-from cloven.runtime.cluster.loaded_part import LoadedPart
+from cloven.runtime.cluster.loaded_part import LoadedBundle, LoadedPart
 from cloven.runtime.cluster.protocol import (
     VERSION,
+    DescribeRequest,
     EchoRequest,
     Hello,
     JoinRequest,
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
     from cloven.runtime.link.identity import Identity
 
 log = logging.getLogger("cloven.worker")
+
+RUNS = 4
+"""The maximum number of runs that a worker takes part in at a time, all of one coordinator."""
 
 WINDOW = 256
 """The maximum number of images in flight that a coordinator may request."""
@@ -73,17 +77,21 @@ class WorkerServicer:
     """The handlers of a worker's gRPC methods, and their state.
 
     Attributes:
-        session: the run that the worker takes part in, if any.
+        name: the worker's own name.
+        bundles: the loaded bundles, by the hash of the manifest.
+        current: the bundle that is described by default.
+        sessions: the runs that the worker takes part in, by their identifiers.
         past: the counters of earlier runs.
         measuring: whether a link is measured now, from here or from the other end.
         firsts: the first messages of all handshakes that were answered, in any run.
         leaving: the tasks that are still ending earlier runs.
     """
 
-    def __init__(self, part: LoadedPart, identity: Identity | None, *, tls: bool) -> None:
-        self.part, self.identity = part, identity
+    def __init__(self, name: str, bundle: LoadedBundle, identity: Identity | None, *, tls: bool) -> None:
+        self.name, self.identity = name, identity
+        self.bundles, self.current = {bundle.plan: bundle}, bundle
         self.tls = identity if tls else None
-        self.session: WorkerSession | None = None
+        self.sessions: dict[str, WorkerSession] = {}
         self.runs, self.measuring = 0, False
         self.past: Counter[tuple[str, ...]] = Counter()
         self.leaving: set[asyncio.Task[None]] = set()
@@ -93,8 +101,8 @@ class WorkerServicer:
         self.computing, self.aside = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
 
     def counts(self) -> Counter[tuple[str, ...]]:
-        """Return the counters of the current run and of all earlier ones."""
-        return self.past + (self.session.counts() if self.session else Counter())
+        """Return the counters of the current runs and of all earlier ones."""
+        return sum((session.counts() for session in self.sessions.values()), self.past)
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return the handlers of the server's methods."""
@@ -113,9 +121,24 @@ class WorkerServicer:
 
         return Handlers()
 
-    async def describe(self, _: bytes, _context: Context) -> bytes:
-        """Return the description of the part."""
-        return self.part.description(self.session.terms.run if self.session else None).encode()
+    async def describe(self, message: bytes, _context: Context) -> bytes:
+        """Return the description of the requested part; if it is not loaded, that of the current one."""
+        part = self.part()
+        with suppress(ClovenError):
+            asked = read(DescribeRequest, message, "the peer")
+            part = self.part(asked.plan, asked.device)
+        return part.description(next(iter(self.sessions), None)).encode()
+
+    def part(self, plan: str | None = None, device: str | None = None) -> LoadedPart:
+        """Return a device's part of a plan; default: that of this name, or the first, in the current plan.
+
+        Raises:
+            ClovenError: if it is not loaded.
+        """
+        wanted = plan or self.current.plan
+        if (bundle := self.bundles.get(wanted)) is None:
+            raise ClovenError(f"the bundle belongs to plan {self.current.plan[:12]}; expected {wanted[:12]}")
+        return bundle.part(device or (self.name if self.name in bundle.parts else next(iter(bundle.parts))))
 
     async def health(self, _: bytes, _context: Context) -> bytes:
         """Return the response of grpc.health.v1: serving."""
@@ -135,8 +158,9 @@ class WorkerServicer:
             self._refused("control", str(error), context)
             await frame_stream.refuse(stream, str(error))
             return
-        self.session, self.runs = session, self.runs + 1
-        log.info("joined", extra={"run": session.terms.run})
+        run = session.terms.run
+        self.sessions[run], self.runs = session, self.runs + 1
+        log.info("joined", extra={"run": run})
         telling = asyncio.create_task(_tell(session, stream))
         joining = asyncio.create_task(_tell_when_connected(session))
         heard = asyncio.Event()
@@ -144,7 +168,7 @@ class WorkerServicer:
         hanging = asyncio.create_task(_hangs(heard))
         stopping = asyncio.create_task(self.stopping.wait())
         try:
-            session.dial(self.part.device, self.tls)
+            session.dial(self.name, self.tls)
             ends = {listening, telling, stopping, hanging}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if hanging.done():
@@ -152,7 +176,7 @@ class WorkerServicer:
             if self.stopping.is_set():
                 session.tell(WorkerMessage(stopping=True))
         finally:
-            self.session = None
+            del self.sessions[run]
             for task in (joining, listening, stopping, hanging):
                 task.cancel()
             self.past += session.counts()
@@ -177,21 +201,27 @@ class WorkerServicer:
             ) from None
 
     def _join(self, terms: RunTerms) -> WorkerSession:
-        problems = []
-        if terms.plan != self.part.plan:
-            problems.append(f"the bundle belongs to plan {self.part.plan[:12]}; expected {terms.plan[:12]}")
-        if self.session is not None:
-            problems.append(f"is busy with run {self.session.terms.run}; one coordinator at a time")
+        problems: list[str] = []
+        devices = {worker: device for device, worker in terms.names.items()}
+        device = devices.get(self.name, self.name)
+        part = tried(lambda: self.part(terms.plan, device).replaced(terms.names), problems)
+        if self.sessions and terms.beside not in self.sessions:
+            problems.append(f"is busy with run {next(iter(self.sessions))}; one coordinator at a time")
+        elif len(self.sessions) >= RUNS or terms.run in self.sessions:
+            problems.append(
+                f"takes part in {len(self.sessions)} runs of this coordinator; expected less than {RUNS}"
+            )
         if not 1 <= terms.window <= WINDOW:
             problems.append(f"window must be between 1 and {WINDOW}, got {terms.window}")
-        links = {party: self.part.link(terms.run, party, self.identity) for party in self.part.schedule.parties}
-        dialled = [party for party, link in links.items() if link.dialer == self.part.device]
+        parties = part.schedule.parties if part is not None else ()
+        links = {party: part.link(terms.run, party, self.identity) for party in parties} if part is not None else {}
+        dialled = [party for party, link in links.items() if link.dialer == self.name]
         unknown = sorted(set(dialled) - terms.addresses.keys())
         if unknown:
             problems.append(f"the address of {', '.join(unknown)} is missing")
-        if problems:
+        if problems or part is None:
             raise ClovenError(problems)
-        return WorkerSession(terms, self.part.schedule, links, self.part.engine, self.computing, self.aside)
+        return WorkerSession(terms, part.schedule, links, part.engine, self.computing, self.aside)
 
     async def _listen(
         self, session: WorkerSession, stream: MessageStream, heard: asyncio.Event, context: Context
@@ -224,14 +254,14 @@ class WorkerServicer:
             self._refused("handshake", str(error), context)
             await frame_stream.refuse(stream, str(error))
             return
-        party, session = hello.dialer, self.session
+        party, session = hello.dialer, self.sessions.get(hello.run)
         await self._must_be(party, context)
-        if session is None or hello.run != session.terms.run:
-            await frame_stream.refuse(stream, f"{self.part.device} has not joined this run", again=True)
+        if session is None:
+            await frame_stream.refuse(stream, f"{self.name} has not joined this run", again=True)
             return
         connection = session.connections.get(party)
-        if connection is None or connection.link.dialer != party or hello.other != self.part.device:
-            reason = f"in this plan, {party} does not connect to {self.part.device}"
+        if connection is None or connection.link.dialer != party or hello.other != self.name:
+            reason = f"in this plan, {party} does not connect to {self.name}"
             self._refused("handshake", reason, context)
             await frame_stream.refuse(stream, reason)
             return
@@ -247,9 +277,9 @@ class WorkerServicer:
         await self._must_be(COORDINATOR, context)
         try:
             asked = read(MeasureRequest, message, COORDINATOR)
-            self._check_link(asked.party, self.part.device)
+            self._check_link(asked.party, self.name)
             with self._measuring():
-                ends = self.part.device, asked.party
+                ends = self.name, asked.party
                 found = await link_echo.measured(ends, asked.address, self.tls, self._check_idle)
         except ClovenError as error:
             if not isinstance(error, PartyError):
@@ -274,9 +304,9 @@ class WorkerServicer:
 
     def _check_link(self, party: str, device: str) -> None:
         """Raise LinkError unless the device is this one, and the party is another one of the plan."""
-        parties = {COORDINATOR, *(device.name for device in self.part.manifest.devices)} - {self.part.device}
-        if party not in parties or device != self.part.device:
-            raise LinkError(f"in this plan, {party} does not measure a link with {self.part.device}")
+        parties = {COORDINATOR, *(device.name for device in self.current.manifest.devices)} - {self.name}
+        if party not in parties or device != self.name:
+            raise LinkError(f"in this plan, {party} does not measure a link with {self.name}")
 
     @contextmanager
     def _measuring(self) -> Iterator[None]:
@@ -287,7 +317,7 @@ class WorkerServicer:
         """
         self._check_idle()
         if self.measuring:
-            raise LinkError(f"{self.part.device} is measuring another link; try again in a minute")
+            raise LinkError(f"{self.name} is measuring another link; try again in a minute")
         self.measuring = True
         try:
             yield
@@ -296,8 +326,8 @@ class WorkerServicer:
 
     def _check_idle(self) -> None:
         """Raise LinkError if the device takes part in a run, which a measurement would slow down."""
-        if self.session is not None:
-            raise LinkError(f"{self.part.device} is busy with run {self.session.terms.run}")
+        if self.sessions:
+            raise LinkError(f"{self.name} is busy with run {next(iter(self.sessions))}")
 
     async def _must_be(self, party: str, context: Context) -> None:
         """Abort the call if the TLS certificate is not the party's; without TLS, do not check."""

@@ -1,4 +1,4 @@
-"""The worker of a device: it loads the device's part of a bundle, and serves one coordinator at a time."""
+"""The worker: it loads its part of a bundle, or all parts, and serves one coordinator at a time."""
 
 from __future__ import annotations
 
@@ -17,63 +17,82 @@ from cloven.errors import ClovenError
 from cloven.files import read_bytes
 from cloven.process_memory import returning_freed
 from cloven.runtime.cluster.channels import options
-from cloven.runtime.cluster.loaded_part import LoadedPart
+from cloven.runtime.cluster.loaded_part import LoadedBundle, LoadedPart
 from cloven.runtime.cluster.servicer import WorkerServicer
 from cloven.runtime.cluster.slowdown import slowed
 from cloven.runtime.link.ciphers import warm
 
 if TYPE_CHECKING:
     from cloven.runtime.bundle.engine import Array
+    from cloven.runtime.bundle.reader import Bundle
     from cloven.runtime.bundle.schedule import Job
     from cloven.runtime.link.identity import Identity
 
 log = logging.getLogger("cloven.worker")
 
 
-def load(folder: Path, identity: Identity | None, speed: float = 1.0) -> LoadedPart:
-    """Load a device's part from its folder in a bundle: check the hashes, load the models, prepare the ciphers.
+def load(folder: Path, identity: Identity | None, speed: float = 1.0) -> LoadedBundle:
+    """Load parts of a bundle: check the hashes, load the models, prepare the ciphers.
 
     Args:
-        folder: the device's folder.
-        identity: the device's keys; None if no link needs them.
+        folder: a device's folder in the bundle, to load its part; or the bundle's folder, to load all parts.
+        identity: the worker's keys; None if no link needs them.
         speed: emulate a device that computes this share of what the machine does; see `slowed`.
 
     Raises:
-        ClovenError: if the folder is not a device's folder in a complete bundle, the keys are of another device, a
-            link needs keys and none are given, or a package is missing.
+        ClovenError: if the folder is not a complete bundle or a device's folder in one, the keys are of another
+            device than the folder, a link needs keys and none are given, or a package is missing.
     """
+    from cloven.runtime.bundle.format import MANIFEST
+    from cloven.runtime.bundle.reader import read, read_device
+
+    problems = []
+    if (folder / MANIFEST).is_file():
+        bundle = read(folder)
+    else:
+        bundle, own = read_device(folder)
+        if identity is not None and identity.name != own.device:
+            problems.append(
+                f"the keys are of {identity.name}; expected those of {own.device}, the device of the bundle folder"
+            )
+    plan = hashlib.sha256(read_bytes(bundle.folder / MANIFEST)).hexdigest()
+    parts = {device: _loaded(bundle, device, plan, speed) for device in bundle.parts}
+    for part in parts.values():
+        problems += [found for found in _problems(part, identity) if found not in problems]
+    if problems:
+        raise ClovenError(problems)
+    return LoadedBundle(plan, bundle.manifest, parts)
+
+
+def _loaded(bundle: Bundle, device: str, plan: str, speed: float) -> LoadedPart:
+    """Return the part of a device with its models, ready to compute."""
     from cloven.runtime.bundle.engine import outputs, session
-    from cloven.runtime.bundle.format import MANIFEST, RunSegment
-    from cloven.runtime.bundle.reader import read_device
+    from cloven.runtime.bundle.format import RunSegment
     from cloven.runtime.bundle.schedule import schedule
 
-    bundle, part = read_device(folder)
+    part, folder = bundle.parts[device], bundle.place(device)
     segments = [step.segment for step in part.steps if isinstance(step, RunSegment)]
     with returning_freed():
         sessions = {segment: session(folder / segment) for segment in segments}
-    plan = hashlib.sha256(read_bytes(bundle.folder / MANIFEST)).hexdigest()
 
     def engine(job: Job, inputs: dict[str, Array]) -> Mapping[str, Array]:
         return outputs(sessions[job.segment], [name for name, _ in job.outputs], inputs)
 
-    loaded = LoadedPart(part.device, plan, bundle.manifest, schedule(part), slowed(engine, speed))
-    if problems := _problems(loaded, identity):
-        raise ClovenError(problems)
-    return loaded
+    return LoadedPart(device, plan, bundle.manifest, schedule(part), slowed(engine, speed))
 
 
 def _problems(part: LoadedPart, identity: Identity | None) -> list[str]:
-    """Return why the links cannot be protected as the plan requires; compile the ciphers that need it."""
+    """Return why the links cannot be protected as the plan requires; compile the ciphers that need it.
+
+    A worker that takes the place of a device looks for its keys when it joins a run, which names the others.
+    """
     found = []
-    if identity is not None and identity.name != part.device:
-        found.append(
-            f"the keys are of {identity.name}; expected those of {part.device}, the device of the bundle folder"
-        )
     for party in sorted(part.schedule.parties):
         link = part.link("", party, identity)
         try:
             if link.cipher is not None:
-                link.key()
+                if identity is None or identity.name == part.device:
+                    link.key()
                 warm(link.cipher)
             elif link.protection == "mtls" and identity is None:
                 found.append(f"the link {link.dialer}-{link.other} is protected with mtls, which requires --keys")
@@ -90,23 +109,33 @@ class Addresses:
     metrics: tuple[str, int] | None = None
 
 
-async def serve(part: LoadedPart, identity: Identity | None, addresses: Addresses, *, tls: bool) -> None:
+async def serve(
+    name: str, bundle: LoadedBundle, identity: Identity | None, addresses: Addresses, *, tls: bool
+) -> None:
     """Run a worker until SIGTERM or SIGINT; with ``tls``, serve only parties with a certificate.
+
+    Args:
+        name: the worker's own name.
+        bundle: the parts that it has loaded.
+        identity: its keys, if any.
+        addresses: where it listens.
+        tls: whether it uses mutual TLS.
 
     Raises:
         ClovenError: if it cannot listen on the address, or a link requires mTLS and ``tls`` is false.
     """
-    links = [part.link("", party, identity) for party in sorted(part.schedule.parties)]
-    names = [f"{link.dialer}-{link.other}" for link in links if link.protection == "mtls"]
+    parts = bundle.parts.values()
+    links = [part.link("", party, identity) for part in parts for party in sorted(part.schedule.parties)]
+    names = dict.fromkeys(f"{link.dialer}-{link.other}" for link in links if link.protection == "mtls")
     if names and not tls:
         raise ClovenError(
             f"the plan protects {', '.join(names)} with mtls, which --insecure turns off: remove --insecure"
         )
-    worker = WorkerServicer(part, identity, tls=tls)
-    server = grpc.aio.server(options=options(part.schedule.largest))
+    worker = WorkerServicer(name, bundle, identity, tls=tls)
+    server = grpc.aio.server(options=options(bundle.largest))
     server.add_generic_rpc_handlers([worker.handlers()])
     port = _bind(server, *addresses.listen, worker.tls)
-    ready = {"device": part.device, "listen": _address(addresses.listen[0], port)}
+    ready = {"device": name, "listen": _address(addresses.listen[0], port)}
     if addresses.metrics is not None:
         from cloven.runtime.cluster.metrics import serve_metrics
 
@@ -116,11 +145,11 @@ async def serve(part: LoadedPart, identity: Identity | None, addresses: Addresse
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stopping.set)
-    log.info("ready", extra={**ready, "plan": part.plan[:12], "mtls": worker.tls is not None})
+    log.info("ready", extra={**ready, "plan": bundle.plan[:12], "mtls": worker.tls is not None})
     await worker.stopping.wait()
     await server.stop(grace=1)
     await asyncio.gather(*worker.leaving)
-    log.info("stopped", extra={"device": part.device})
+    log.info("stopped", extra={"device": name})
 
 
 def _bind(server: grpc.aio.Server, host: str, port: int, identity: Identity | None) -> int:

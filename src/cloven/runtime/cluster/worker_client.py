@@ -27,6 +27,8 @@ from cloven.runtime.cluster.events import Emit, ImageGivenUp, WorkerChanged, Wor
 from cloven.runtime.cluster.in_flight import InFlight
 from cloven.runtime.cluster.protocol import (
     USUAL_BYTES,
+    VERSION,
+    DescribeRequest,
     ImageState,
     JoinRequest,
     LinkMeasurement,
@@ -65,15 +67,25 @@ LARGEST_DESCRIPTION = 3 * TOML_BYTES
 """The size in bytes of the longest description: it contains a plan, whose quotes are escaped."""
 
 
-async def describe(device: str, address: str, identity: Identity | None) -> WorkerDescription:
-    """Request the description of a worker's part.
+async def describe(
+    worker: str, address: str, identity: Identity | None, plan: str | None = None, device: str | None = None
+) -> WorkerDescription:
+    """Request the description of a part of a worker.
+
+    Args:
+        worker: the name of the worker.
+        address: its address.
+        identity: our keys, for TLS.
+        plan: the hash of the plan's bundle; default: the worker's current one.
+        device: the device of that plan; default: the one that the worker is.
 
     Raises:
         PartyError: if the request fails.
         LinkError: if the worker uses another version of the protocol, or its answer is malformed.
     """
-    answer = await _ask(device, address, identity, DESCRIBE, b"", ANSWER)
-    return read(WorkerDescription, answer, device, most=LARGEST_DESCRIPTION)
+    wanted = DescribeRequest(cloven=VERSION, plan=plan, device=device)
+    answer = await _ask(worker, address, identity, DESCRIBE, wanted.encode(), ANSWER)
+    return read(WorkerDescription, answer, worker, most=LARGEST_DESCRIPTION)
 
 
 async def measure(device: str, address: str, identity: Identity | None, link: MeasureRequest) -> LinkMeasurement:
