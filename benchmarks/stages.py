@@ -182,7 +182,8 @@ async def coordinate(plan_file: Path, cluster: Path, window: int) -> None:
     """Run the coordinator of a plan's workers."""
     from cloven.cost.cluster import Cluster
     from cloven.partition.plan import parse
-    from cloven.runtime.cluster.coordinator import Coordinator, Prediction, SendOptions
+    from cloven.runtime.cluster.coordinator import Coordinator, Prediction
+    from cloven.runtime.cluster.send_options import SendOptions
 
     plan = parse(plan_file.read_text("utf-8"))
     async with Coordinator(plan, Cluster.load(cluster, plan.devices), None, SendOptions(window)) as run:

@@ -85,7 +85,7 @@ def estimate(
 
 
 def _measured(cost: Cost, plan: Plan, cluster_file: Path, images: int, deadline: float) -> CostComparison:
-    from cloven.runtime.cluster.coordinator import SendOptions
+    from cloven.runtime.cluster.send_options import SendOptions
     from cloven.runtime.cluster.sending import coordinator
     from cloven.runtime.cost_comparison import compared
 

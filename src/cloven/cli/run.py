@@ -39,7 +39,8 @@ from cloven.progress import report_progress
 
 if TYPE_CHECKING:
     from cloven.runtime.check import Comparison
-    from cloven.runtime.cluster.coordinator import Coordinator, SendOptions
+    from cloven.runtime.cluster.coordinator import Coordinator
+    from cloven.runtime.cluster.send_options import SendOptions
 
 log = logging.getLogger("cloven")
 
@@ -131,7 +132,7 @@ def run(
     if cluster is None:
         _run_here(plan, images, verify=verify, as_json=as_json)
         return
-    from cloven.runtime.cluster.coordinator import SendOptions
+    from cloven.runtime.cluster.send_options import SendOptions
 
     options = ClusterOptions(cluster, SendOptions(window, deadline, patience if retry else 0.0), sent)
     _run_on_workers(plan, images, options, verify=verify, as_json=as_json)

@@ -112,7 +112,7 @@ def serve(
     if missing := unmet(context, REQUIRED):
         raise ClovenError(missing)
     from cloven.runtime import service
-    from cloven.runtime.cluster.coordinator import SendOptions
+    from cloven.runtime.cluster.send_options import SendOptions
     from cloven.runtime.cluster.sending import coordinator
     from cloven.runtime.link.address import check_address
     from cloven.runtime.link.identity import read

@@ -47,7 +47,8 @@ from cloven.runtime.bundle.format import (
 )
 from cloven.runtime.bundle.reader import digest, read_device
 from cloven.runtime.cluster import logs, worker
-from cloven.runtime.cluster.coordinator import Coordinator, SendOptions
+from cloven.runtime.cluster.coordinator import Coordinator
+from cloven.runtime.cluster.send_options import SendOptions
 
 SMALL, LARGE = 16, 512
 """The sides of two images, of 1 KB and 1 MB, that workers without a model receive and send on."""

@@ -22,8 +22,9 @@ from urllib.request import urlopen
 from cloven.partition.plan import Plan
 from cloven.runtime.bundle.reader import read_manifest
 from cloven.runtime.cluster import sending
-from cloven.runtime.cluster.coordinator import Coordinator, Prediction, SendOptions
+from cloven.runtime.cluster.coordinator import Coordinator, Prediction
 from cloven.runtime.cluster.errors import FrameFailed
+from cloven.runtime.cluster.send_options import SendOptions
 from tests.runtime.cluster.plans import Images, plan_of
 
 Made = TypeVar("Made")
@@ -38,9 +39,9 @@ STARTING, STOPPING = 60.0, 20.0
 class Machine:
     """A worker process; the test fails if its standard error has anything but JSON lines."""
 
-    def __init__(self, folder: Path, logs: Path, options: Sequence[object] = ()) -> None:
-        self.folder, self.options = folder, options
-        self.device, self.address, self.metrics = folder.name, "127.0.0.1:0", "127.0.0.1:0"
+    def __init__(self, folder: Path, logs: Path, options: Sequence[object] = (), name: str | None = None) -> None:
+        self.folder, self.options = folder, options if name is None else [*options, "--name", name]
+        self.device, self.address, self.metrics = name or folder.name, "127.0.0.1:0", "127.0.0.1:0"
         self.logs, self.starts = logs, 0
         self.again()
 

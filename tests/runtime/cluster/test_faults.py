@@ -17,7 +17,8 @@ import pytest
 
 from cloven.errors import ClovenError
 from cloven.runtime.cluster.channels import DESCRIBE
-from cloven.runtime.cluster.coordinator import Coordinator, SendOptions
+from cloven.runtime.cluster.coordinator import Coordinator
+from cloven.runtime.cluster.send_options import SendOptions
 from tests.runtime.cluster.machines import (
     Machine,
     Outcomes,
@@ -187,7 +188,7 @@ def test_an_idle_worker_stops(workers: Machines, file: Path) -> None:
 COORDINATOR = """
 import asyncio, sys
 from pathlib import Path
-from cloven.runtime.cluster.coordinator import SendOptions
+from cloven.runtime.cluster.send_options import SendOptions
 from cloven.runtime.cluster.sending import coordinator
 from cloven.partition.plan import parse
 

@@ -9,6 +9,7 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from typing import Any
 
 import grpc
@@ -19,7 +20,7 @@ from cloven.cost.cluster import Cluster, ClusterDevice
 from cloven.errors import ClovenError
 from cloven.runtime.cluster.breakdown import devices, links
 from cloven.runtime.cluster.channels import CONTROL, DESCRIBE
-from cloven.runtime.cluster.coordinator import Coordinator, PartyReport, SendOptions
+from cloven.runtime.cluster.coordinator import Coordinator, PartyReport
 from cloven.runtime.cluster.errors import PartyError
 from cloven.runtime.cluster.in_flight import InFlight
 from cloven.runtime.cluster.protocol import (
@@ -37,6 +38,7 @@ from cloven.runtime.cluster.protocol import (
     WorkerMessage,
     read,
 )
+from cloven.runtime.cluster.send_options import SendOptions
 from cloven.runtime.cluster.worker import load
 from cloven.runtime.cluster.worker_client import WorkerClient
 from cloven.runtime.link_profile import measured_link
@@ -236,7 +238,7 @@ def takes(read: Callable[[], object]) -> None:
 
 def member() -> WorkerClient:
     """Return the coordinator's client of edge0, which has joined and must send a report."""
-    made = WorkerClient("edge0", PARTIES, None, InFlight(1), lambda _: None)
+    made = WorkerClient("edge0", PARTIES, None, InFlight(1, count()), lambda _: None)
     made.joined = True
     return made
 
@@ -260,7 +262,7 @@ def described(first: bytes, second: bytes) -> None:
     found = {}
     for name, said in (("edge0", first), ("edge1", second)):
         found[name] = read(WorkerDescription, said, name)
-    if problems := list(pool._mismatches(found)):
+    if problems := list(pool._mismatches(found, ())):
         raise ClovenError(problems)
     assert pool.numbers == 0
     assert [said.source for said in found.values()].count(True) == 1

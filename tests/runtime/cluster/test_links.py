@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cloven.runtime.cluster.coordinator import SendOptions
 from cloven.runtime.cluster.errors import FrameFailed
+from cloven.runtime.cluster.send_options import SendOptions
 from tests.runtime.cluster.machines import (
     Machine,
     Outcomes,

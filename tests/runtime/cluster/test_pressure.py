@@ -12,8 +12,9 @@ import grpc.aio
 import pytest
 
 from cloven.runtime.cluster.channels import CONTROL, DESCRIBE, LINK
-from cloven.runtime.cluster.coordinator import Prediction, SendOptions
+from cloven.runtime.cluster.coordinator import Prediction
 from cloven.runtime.cluster.protocol import VERSION
+from cloven.runtime.cluster.send_options import SendOptions
 from cloven.runtime.link.session import Sealer
 from tests.runtime.cluster.machines import (
     Machine,

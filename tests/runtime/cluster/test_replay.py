@@ -18,10 +18,11 @@ import grpc.aio
 import pytest
 
 from cloven.runtime.cluster.channels import LINK, MessageStream
-from cloven.runtime.cluster.coordinator import Coordinator, Prediction, SendOptions
+from cloven.runtime.cluster.coordinator import Coordinator, Prediction
 from cloven.runtime.cluster.frame_stream import LinkSpec, ReplayGuard, greet, prove, welcome
 from cloven.runtime.cluster.halfopen import HalfOpen
 from cloven.runtime.cluster.protocol import VERSION, Hello, read
+from cloven.runtime.cluster.send_options import SendOptions
 from cloven.runtime.link import identity
 from cloven.runtime.link.errors import FrameRefused, HandshakeRefused, HandshakeRepeated
 from cloven.runtime.link.handshake import FirstMessages, initiator_start, prologue

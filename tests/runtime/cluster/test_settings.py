@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cloven.runtime.cluster.channels import COMMON, QUICK
-from cloven.runtime.cluster.coordinator import SendOptions
+from cloven.runtime.cluster.send_options import SendOptions
 from tests.runtime.cluster.machines import Machine, cluster, coordinator, machines, outcomes, within
 from tests.runtime.cluster.plans import accounted, bundled, many, plan_of
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from cloven.runtime.cluster.health import ClusterHealth, DeviceHealth
 from cloven.runtime.cluster.image_task import NUMBERS
 from cloven.runtime.cluster.in_flight import InFlight
 from cloven.runtime.cluster.protocol import KEPT, ImageTimes, WorkerReport
+from cloven.runtime.cluster.send_options import SendOptions
 from cloven.runtime.cluster.worker_client import SILENT
 from cloven.runtime.cluster.worker_pool import Trouble, WorkerPool
 from cloven.runtime.unit_images import pixels_of
@@ -61,21 +63,6 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class SendOptions:
-    """Options of sending images.
-
-    Attributes:
-        window: the maximum number of images in flight.
-        deadline: the seconds after which an image fails.
-        retry: the seconds during which an image is sent again after the loss of a device or link; 0 for no retry.
-    """
-
-    window: int = 8
-    deadline: float = 30.0
-    retry: float = 0.0
-
-
-@dataclass(frozen=True)
 class PartyReport:
     """The report of a party, and its clock.
 
@@ -96,14 +83,17 @@ class Coordinator:
     Attributes:
         plan: the plan of the model and its division.
         shape: the shape of one image, (C, H, W).
-        pool: the workers.
+        pool: the workers to which images are sent.
+        numbers: the numbers of attempts, over all pools.
+        retiring: the pools whose last images are in flight, by their runs.
     """
 
     def __init__(self, plan: Plan, cluster: Cluster, identity: Identity | None, options: SendOptions) -> None:
-        self.plan, self.options = plan, options
+        self.plan, self.cluster, self.identity, self.options = plan, cluster, identity, options
         self.shape: tuple[int, int, int] = plan.named_model.input
-        self.in_flight = InFlight(late_after=min(LATE, options.deadline / 2))
-        self.pool = WorkerPool(plan, cluster, identity, self.in_flight)
+        self.numbers = count()
+        self.retiring: dict[str, asyncio.Task[None]] = {}
+        self.pool = self.pool_of(plan)
         self.times: deque[ImageTimes] = deque(maxlen=KEPT)
         self.window = asyncio.Semaphore(options.window)
         self.ill: float | None = None
@@ -115,14 +105,41 @@ class Coordinator:
             ClovenError: with every reason why a worker cannot take part.
         """
         try:
-            await self.pool.join(self.options.window, self.options.deadline, self.options.retry)
+            await self.pool.join(self.options)
         except BaseException:
             await self.pool.close()
             raise
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        await self.pool.close()
+        await asyncio.gather(*self.retiring.values(), self.pool.close())
+
+    # --- the workers ------------------------------------------------------------------------------------------
+
+    def pool_of(self, plan: Plan, names: Mapping[str, str] | None = None) -> WorkerPool:
+        """Return workers for a plan that have not joined; ``names`` are those that take the places of devices."""
+        in_flight = InFlight(min(LATE, self.options.deadline / 2), self.numbers)
+        return WorkerPool(plan, self.cluster, self.identity, in_flight, names)
+
+    async def change(self, pool: WorkerPool) -> None:
+        """Send further images to other workers, once they have joined; images in flight end where they began.
+
+        Raises:
+            ClovenError: if the workers cannot join; images are then still sent to the earlier ones.
+        """
+        try:
+            await pool.join(self.options, beside=[self.pool.run, *self.retiring])
+        except BaseException:
+            await pool.close()
+            raise
+        before, self.pool = self.pool, pool
+        self.retiring[before.run] = asyncio.create_task(self._retire(before))
+
+    async def _retire(self, pool: WorkerPool) -> None:
+        """Close a pool when its last image has been answered or has failed."""
+        await pool.in_flight.wait_until_empty()
+        await pool.close()
+        del self.retiring[pool.run]
 
     # --- images -----------------------------------------------------------------------------------------------
 
@@ -198,34 +215,35 @@ class Coordinator:
         self.ill = None
 
     async def _attempt(self, data: NDArray[Any]) -> Prediction:
-        attempt = self.in_flight.begin()
+        pool = self.pool
+        attempt = pool.in_flight.begin()
         number, future = attempt.number, attempt.output
         start, sent = time.perf_counter(), time.time()
         try:
             async with asyncio.timeout(self.options.deadline):
-                await self.pool.send(number, data)
+                await pool.send(number, data)
                 output = await future
         except TimeoutError:
-            raise self._overdue(number).failure() from None
+            raise self._overdue(pool, number).failure() from None
         finally:
-            self.in_flight.end(attempt)
+            pool.in_flight.end(attempt)
             if not future.done() or future.cancelled() or future.exception() is not None:
                 future.cancel()
-                self.pool.forget(number)
+                pool.forget(number)
         answered, came = time.perf_counter(), time.time()
-        ends = {"sent": [(self.pool.source, 0, sent)], "came": [(self.pool.sink, 0, came)]}
+        ends = {"sent": [(pool.source, 0, sent)], "came": [(pool.sink, 0, came)]}
         self.times.append(ImageTimes(input=number, seconds=[], **ends))
         return Prediction(number, output, answered - start, answered)
 
-    def _overdue(self, number: int) -> Trouble:
+    def _overdue(self, pool: WorkerPool, number: int) -> Trouble:
         """Return the device or link that an overdue image waits for, according to the workers' last messages."""
-        workers = self.pool.workers
+        workers = pool.workers
         late = f"no answer within {self.options.deadline:g} s"
         worst = max(workers.values(), key=lambda worker: worker.silent)
         if worst.silent > HUNG:
             return Trouble((worst.device,), f"{late}; it sent no message for {worst.silent:.1f} s")
         states = {name: worker.states[number] for name, worker in workers.items() if number in worker.states}
-        found = culprit(states, self.pool.sink)
+        found = culprit(states, pool.sink)
         what = "it is still computing" if len(found) == 1 else f"{found[1]} waits for {found[0]}"
         return Trouble(found, f"{late}; {what}")
 
@@ -238,7 +256,9 @@ class Coordinator:
             why = worker.trouble()
             state: Literal["up", "down"] = "down" if why else "up"
             devices.append(DeviceHealth(device=name, state=state, reason=why or "", links=dict(worker.down)))
-        return ClusterHealth(ready=not self.pool.troubles(), devices=tuple(devices), in_flight=len(self.in_flight))
+        return ClusterHealth(
+            ready=not self.pool.troubles(), devices=tuple(devices), in_flight=len(self.pool.in_flight)
+        )
 
     async def reports(self) -> dict[str, PartyReport]:
         """Return each party's measurements of the last images; workers that do not answer are left out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cloven.runtime.bundle.engine import Array
@@ -23,13 +24,16 @@ class InFlight:
     """The attempts in flight by number; an image that is sent again gets a new number.
 
     Attributes:
-        late_after: the seconds after which an attempt counts as late.
+        late_after: the seconds after which an attempt counts as late; the other argument gives ascending numbers.
     """
 
-    def __init__(self, late_after: float) -> None:
+    def __init__(self, late_after: float, numbers: Iterator[int]) -> None:
         self.late_after = late_after
+        self._numbers = numbers
         self._attempts: dict[int, Attempt] = {}
-        self._next = 0
+        self._last = -1
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     def __contains__(self, number: int) -> bool:
         return number in self._attempts
@@ -45,7 +49,7 @@ class InFlight:
     @property
     def oldest(self) -> int:
         """Return the lowest number in flight, or the next one if there is none."""
-        return min(self._attempts, default=self._next)
+        return min(self._attempts, default=self._last + 1)
 
     @property
     def late(self) -> list[int]:
@@ -55,14 +59,21 @@ class InFlight:
 
     def begin(self) -> Attempt:
         """Add an attempt."""
-        attempt = Attempt(self._next, asyncio.get_running_loop().create_future(), time.monotonic())
+        self._last = next(self._numbers)
+        attempt = Attempt(self._last, asyncio.get_running_loop().create_future(), time.monotonic())
         self._attempts[attempt.number] = attempt
-        self._next += 1
+        self._empty.clear()
         return attempt
 
     def end(self, attempt: Attempt) -> None:
         """Remove an attempt."""
         del self._attempts[attempt.number]
+        if not self._attempts:
+            self._empty.set()
+
+    async def wait_until_empty(self) -> None:
+        """Wait until no attempt is in flight."""
+        await self._empty.wait()
 
     def answer(self, number: int, output: Array) -> None:
         """Set the output of an attempt that is still in flight."""

@@ -216,15 +216,15 @@ class RunTerms(PeerMessage):
 
     ``plan`` is the hash of the manifest, ``addresses`` are those of the devices, ``window`` is the maximum number
     of images in flight, and ``deadline`` is the seconds after which an image fails. ``names`` gives the worker that
-    takes the place of a device, for each device that has another name than its worker. ``beside`` is a run of the
-    same coordinator, which the worker takes part in and does not leave for this one.
+    takes the place of a device, for each device that has another name than its worker. ``beside`` lists the other
+    runs of the same coordinator, which the worker may take part in at the same time.
     """
 
     run: Text
     plan: Text
     addresses: dict[Text, Address]
     names: dict[Text, Text] = Field(default={})
-    beside: Text | None = None
+    beside: list[Text] = Field(default=[], max_length=16)
     window: int = Field(ge=-(2**31), le=2**31)
     deadline: float = Field(gt=0, le=1e9, allow_inf_nan=False)
 

@@ -19,8 +19,9 @@ from cloven.partition.plan import Plan
 from cloven.partition.protection import COORDINATOR
 from cloven.progress import Progress
 from cloven.runtime.cluster import breakdown
-from cloven.runtime.cluster.coordinator import Coordinator, PartyReport, Prediction, SendOptions
+from cloven.runtime.cluster.coordinator import Coordinator, PartyReport, Prediction
 from cloven.runtime.cluster.errors import FrameFailed
+from cloven.runtime.cluster.send_options import SendOptions
 from cloven.runtime.sent_images import write_sent
 from cloven.runtime.unit_images import unit
 

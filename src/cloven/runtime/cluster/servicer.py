@@ -205,9 +205,9 @@ class WorkerServicer:
         devices = {worker: device for device, worker in terms.names.items()}
         device = devices.get(self.name, self.name)
         part = tried(lambda: self.part(terms.plan, device).replaced(terms.names), problems)
-        if self.sessions and terms.beside not in self.sessions:
-            problems.append(f"is busy with run {next(iter(self.sessions))}; one coordinator at a time")
-        elif len(self.sessions) >= RUNS or terms.run in self.sessions:
+        if foreign := [run for run in self.sessions if run not in terms.beside]:
+            problems.append(f"is busy with run {foreign[0]}; one coordinator at a time")
+        elif len(self.sessions) >= RUNS:
             problems.append(
                 f"takes part in {len(self.sessions)} runs of this coordinator; expected less than {RUNS}"
             )

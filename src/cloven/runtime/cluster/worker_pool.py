@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -40,6 +40,7 @@ from cloven.runtime.link.session import Opened
 
 if TYPE_CHECKING:
     from cloven.cost.cluster import Cluster
+    from cloven.runtime.cluster.send_options import SendOptions
     from cloven.runtime.link.identity import Identity
     from cloven.runtime.link.octets import Data
 
@@ -78,15 +79,26 @@ class WorkerPool:
     It completes the images in flight when their outputs arrive, and fails them when workers or links are lost.
 
     Attributes:
-        addresses: the addresses of the devices, which are sent to all workers.
-        source, sink: the device that receives the images, and the one that sends the outputs.
+        names: the worker that takes the place of a device, for each device that has another name than its worker.
+        devices: the device of each worker, in the plan's order.
+        addresses: the addresses of the workers, which are sent to all of them.
+        source, sink: the worker that receives the images, and the one that sends the outputs.
         numbers: the number of elements of an output.
     """
 
-    def __init__(self, plan: Plan, cluster: Cluster, identity: Identity | None, in_flight: InFlight) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        cluster: Cluster,
+        identity: Identity | None,
+        in_flight: InFlight,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
         self.plan, self.identity, self.in_flight = plan, identity, in_flight
         self.tls = None if cluster.insecure else identity
-        self.addresses = {name: cluster.devices[name].address or "" for name in plan.devices}
+        self.names = dict(names or {})
+        self.devices = {self.names.get(device, device): device for device in plan.devices}
+        self.addresses = {name: cluster.devices[name].address or "" for name in self.devices}
         self.run = secrets.token_hex(8)
         self.changed = asyncio.Event()
         self.aside = ThreadPoolExecutor(1)
@@ -100,29 +112,44 @@ class WorkerPool:
 
     # --- joining and leaving ----------------------------------------------------------------------------------
 
-    async def join(self, window: int, deadline: float, patience: float) -> None:
-        """Start the run on all workers; wait up to ``patience`` seconds for those that are not reachable yet.
+    async def join(self, options: SendOptions, beside: Collection[str] = ()) -> None:
+        """Start the run on all workers; wait up to ``options.retry`` seconds for those that are not reachable yet.
+
+        Args:
+            options: the options of sending images.
+            beside: our other runs, which workers do not leave for this one.
 
         Raises:
             ClovenError: with every reason why a worker cannot take part.
         """
-        described = await self._described(time.monotonic() + patience)
-        if problems := list(self._mismatches(described)):
+        described = await self._described(time.monotonic() + options.retry)
+        if problems := list(self._mismatches(described, beside)):
             raise ClovenError(problems)
         plan = next(iter(described.values()))
         (self.source,) = (device for device, found in described.items() if found.source)
         (self.sink,) = (device for device, found in described.items() if found.sink)
         self.numbers = prod(plan.output)
         self._dial(described)
-        terms = RunTerms(run=self.run, plan=plan.plan, addresses=self.addresses, window=window, deadline=deadline)
+        terms = RunTerms(
+            run=self.run,
+            plan=plan.plan,
+            addresses=self.addresses,
+            names=self.names,
+            beside=list(beside),
+            window=options.window,
+            deadline=options.deadline,
+        )
         for worker in self.workers.values():
             self._begin(self._keep(worker, JoinRequest(cloven=VERSION, join=terms)))
-        await self._joined(patience)
+        await self._joined(options.retry)
 
     async def _described(self, until: float) -> Described:
         """Return the workers' descriptions, once all of them answer."""
         while True:
-            asked = (describe(name, worker.address, self.tls) for name, worker in self.workers.items())
+            asked = (
+                describe(name, worker.address, self.tls, device=self.devices[name])
+                for name, worker in self.workers.items()
+            )
             answers = await asyncio.gather(*asked, return_exceptions=True)
             wrong = [answer for answer in answers if isinstance(answer, BaseException)]
             for answer in wrong:
@@ -138,17 +165,17 @@ class WorkerPool:
                 raise ClovenError([str(answer) for answer in wrong])
             await asyncio.sleep(PING)
 
-    def _mismatches(self, described: Described) -> Iterator[str]:
+    def _mismatches(self, described: Described, beside: Collection[str]) -> Iterator[str]:
         first, plan = next(iter(described.items()))
-        for device, found in described.items():
-            at = f"{device} ({self.addresses[device]})"
+        for worker, found in described.items():
+            at, device = f"{worker} ({self.addresses[worker]})", self.devices[worker]
             if found.device != device:
                 yield f"{at} is the worker of {found.device}; expected {device}: correct the cluster file"
             elif check(found.plan_text)[0] != self.plan:
                 yield f"{at} has the bundle of another plan ({found.model}): write it again with `cloven bundle`"
             elif found.plan != plan.plan or found.output != plan.output:
                 yield f"{at} and {first} have bundles that were not written together: copy one bundle to all"
-            elif found.run is not None:
+            elif found.run is not None and found.run not in beside:
                 yield f"{at} is busy with run {found.run}; one coordinator at a time"
         for end, marked in (
             ("receives the images", [name for name, found in described.items() if found.source]),
@@ -176,13 +203,13 @@ class WorkerPool:
             self.connections[link.other] = connection
             connection.dial(self.addresses[link.other], self.tls)
 
-    def _link_with(self, device: str, largest: int) -> LinkSpec:
-        protection = self.plan.protection.of(COORDINATOR, device)
-        key = partial(frame_stream.link_key, self.identity, device, protection)
-        link = LinkSpec(self.run, COORDINATOR, device, protection, key, frame_stream.limits(largest))
+    def _link_with(self, worker: str, largest: int) -> LinkSpec:
+        protection = self.plan.protection.of(COORDINATOR, self.devices[worker])
+        key = partial(frame_stream.link_key, self.identity, worker, protection)
+        link = LinkSpec(self.run, COORDINATOR, worker, protection, key, frame_stream.limits(largest))
         if protection == "mtls" and self.tls is None:
             raise LinkError(
-                f"the link with {device} is protected with mtls: set keys in the cluster file, and remove insecure"
+                f"the link with {worker} is protected with mtls: set keys in the cluster file, and remove insecure"
             )
         if link.cipher is not None:
             link.key()

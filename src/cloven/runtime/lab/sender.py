@@ -40,7 +40,7 @@ def main(folder: Path, task: str, window: int, deadline: float, auxiliary: int) 
         auxiliary: the number of images that are the attacker's.
     """
     from cloven.partition.plan import parse, read
-    from cloven.runtime.cluster.coordinator import SendOptions
+    from cloven.runtime.cluster.send_options import SendOptions
     from cloven.runtime.cluster.sending import coordinator, send
     from cloven.runtime.cluster.slowdown import FIRST
 

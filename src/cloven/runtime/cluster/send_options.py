@@ -1,0 +1,20 @@
+"""The options of sending images to workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SendOptions:
+    """Options of sending images.
+
+    Attributes:
+        window: the maximum number of images in flight.
+        deadline: the seconds after which an image fails.
+        retry: the seconds during which an image is sent again after the loss of a device or link; 0 for no retry.
+    """
+
+    window: int = 8
+    deadline: float = 30.0
+    retry: float = 0.0
