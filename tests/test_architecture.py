@@ -186,6 +186,12 @@ def test_a_program_is_data_and_is_compiled_without_torch() -> None:
     assert "torch" not in loaded("import cloven.partition.plan, cloven.partition.observe, cloven.graph.cuts")
 
 
+def test_findings_are_exported_without_torch() -> None:
+    assert "torch" not in loaded(
+        "import cloven.auditing.run_folders, cloven.auditing.finding_row, cloven.reporting.exports"
+    )
+
+
 def test_the_public_names_are_few_sorted_and_there() -> None:
     assert cloven.__all__ == sorted(cloven.__all__)
     assert len(cloven.__all__) <= 40

@@ -14,7 +14,8 @@ from torch import Tensor
 import cloven
 from cloven.attacks import RMLE, Attack, Decoder, Knowledge, Nearest, Probe, Reconstructor, Refine, Residual, Screen
 from cloven.attacks.epochs import with_epochs
-from cloven.auditing.curves import fewer, rise_shown, said, shorter
+from cloven.auditing.convergence import said
+from cloven.auditing.curves import fewer, rise_shown, shorter
 from cloven.auditing.finding import ScoreRange
 from cloven.auditing.summary import Convergence, RiseShows
 from cloven.partition.transform import Transform, Transforms

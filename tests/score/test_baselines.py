@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from cloven.errors import ClovenError
+from cloven.leakage_scale import leakage
 from cloven.score import baselines as baselines_module
 from cloven.score.agreement import agreement
 from cloven.score.baselines import (
@@ -20,7 +21,6 @@ from cloven.score.baselines import (
     best,
     constant_guesses,
     guess_baselines,
-    leakage,
     shuffled_baseline,
 )
 from cloven.score.similarity import quantise, ssim

@@ -10,13 +10,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cloven.attacks.knowledge import CapturedTensors, LabelReader, Pairs, Reconstructor, laid_out
+from cloven.attacks.training_end import Ended
 from cloven.errors import ClovenError
 from cloven.files import read_tensors, replacing
 from cloven.process_memory import keep_freed
@@ -94,9 +95,6 @@ class TrainingSchedule:
         first = 0
         for number in range(self.rounds):
             yield range(first, first := first + (self.epochs << number))
-
-
-Ended = Literal["schedule", "no improvement", "budget"]
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from cloven.attacks.attack import Attack
 from cloven.attacks.epochs import with_epochs
 from cloven.auditing.aggregate import AttackedCase, difference
-from cloven.auditing.finding import Finding, Metric, ScoreRange
+from cloven.auditing.finding import Metric, ScoreRange
 from cloven.auditing.ranges import POSSIBLE, mean_range, share_range
 from cloven.auditing.store import Store
-from cloven.auditing.summary import Convergence, CurvePoint, LearningCurve, Over, Rise, RiseShows
+from cloven.auditing.summary import CurvePoint, LearningCurve, Over, Rise, RiseShows
 
 SHARES = (0.25, 0.5)
 """The shares of the pairs, and of the training time, at which a learning curve is measured, besides all of them."""
@@ -98,36 +98,3 @@ def _point(one: AttackedCase, store: Store) -> CurvePoint:
         ssim=mean_range(store.scores(one.keys, "ssim"), POSSIBLE["ssim"]) if cells[0].ssim is not None else None,
         agreement=share_range(store.scores(one.keys, "agreement")),
     )
-
-
-def convergence(every: Sequence[LearningCurve], found: Finding, metric: Metric) -> Convergence:
-    """Return what the learning curves of an attack on an observation show about a score."""
-    if every and not found.pairs and found.training is None:
-        return "uses no pairs and no training"
-    shown: dict[Over, RiseShows] = {}
-    for curve in every:
-        mine = (curve.observation, curve.attack) == (found.observation, found.attack)
-        if mine and (rise := curve.rise(metric)) is not None:
-            shown[curve.over] = rise.shows
-    return said(shown.get("pairs"), shown.get("training"))
-
-
-def said(pairs: RiseShows | None, training: RiseShows | None) -> Convergence:
-    """Return what the curves of an attack over pairs and over training show together; None is not tested."""
-    match pairs, training:
-        case "rises", "rises":
-            return "still rises with more pairs and training"
-        case "rises", _:
-            return "still rises with more pairs"
-        case _, "rises":
-            return "still rises with more training"
-        case ("undecided", _) | (_, "undecided"):
-            return "too few seeds or images to tell"
-        case "none", "none":
-            return "converged"
-        case "none", None:
-            return "no rise with more pairs; training not tested"
-        case None, "none":
-            return "no rise with more training; pairs not tested"
-        case _:
-            return "not tested"

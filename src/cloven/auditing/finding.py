@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from cloven.attacks.trainer import Ended
+from cloven.attacks.training_end import Ended
 from cloven.documents import Document
 from cloven.partition.observe import View
 
@@ -18,6 +18,9 @@ Measure = Literal["ssim", "agreement", "above_threshold"]
 
 AXES: Mapping[Axis, Metric] = {"pixels": "ssim", "labels": "agreement"}
 """The axes of leakage, and the score on each."""
+
+NAMES: Mapping[Metric, str] = {"ssim": "SSIM", "agreement": "agreement"}
+"""The name of each score in sentences."""
 
 
 IMAGE = ("input", "normalise")

@@ -10,9 +10,8 @@ from typing import Literal, Union, get_args, get_origin
 
 from pydantic import Field
 
-from cloven.auditing.curves import convergence
+from cloven.auditing.convergence import convergence
 from cloven.auditing.finding import AXES, Axis, Finding, ScoreRange
-from cloven.auditing.strongest import axis_score
 from cloven.auditing.summary import AxisScore, Convergence, LearningCurve, ObservationSummary, Summary
 from cloven.documents import Document
 from cloven.partition.observe import View
@@ -192,7 +191,7 @@ def _axis(
 ) -> dict[str, object]:
     """Return the entries of an axis; None where the attack has no score on it."""
     metric, noun = AXES[axis], axis.removesuffix("s")
-    score, guess, chosen = axis_score(finding, metric), finding.baseline(metric), observation.own.on(axis)
+    score, guess, chosen = AxisScore.of(finding, metric), finding.baseline(metric), observation.own.on(axis)
     return {
         **_ends(metric, score),
         f"{metric}_baseline": score and score.baseline,

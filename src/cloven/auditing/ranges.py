@@ -22,7 +22,7 @@ from cloven.auditing.finding import (
     SeedsRange,
     SSIMRange,
 )
-from cloven.score.baselines import leakage
+from cloven.leakage_scale import leakage
 from cloven.score.identification import CANDIDATES
 from cloven.score.intervals import UNBOUNDED, Bounds, Interval, of_mean, of_share
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
-from cloven.auditing.finding import AXES, Axis, Finding, place, without_protection
-from cloven.auditing.strongest import NAMES
+from cloven.auditing.finding import AXES, NAMES, Axis, Finding, place, without_protection
 from cloven.auditing.summary import (
     AuditVerdict,
     AxisRanking,

@@ -12,21 +12,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-import torch
 from pydantic import JsonValue, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
 
-from cloven.auditing.cell import Outcome
-from cloven.auditing.features import Shelf
 from cloven.auditing.finding import CellResult
 from cloven.auditing.summary import Summary
 from cloven.documents import Document, wrong_entries
 from cloven.errors import ClovenError, system_reason
 from cloven.files import parse_json, read_bytes, read_json, read_text, replacing, write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cloven.auditing.cell import Outcome
+    from cloven.auditing.features import Shelf
 
 CONFIG, PLANNED, SUMMARY, REPORT = "config.json", "planned.json", "summary.json", "report.html"
 SUBJECT = "subject.json"
@@ -86,6 +87,8 @@ def finished(outcome: Outcome) -> FinishedCell:
     of_each = {f"score/{name}": values for name, values in outcome.scores.items()}
     of_each |= {f"guess/{name}": values for name, values in outcome.guesses.items()}
     of_each |= {f"reading/{name}": values for name, values in outcome.readings.items()}
+    from safetensors.torch import save
+
     content = save({name: t.contiguous() for name, t in {**of_each, **outcome.samples}.items()})
     digest = hashlib.sha256(content).hexdigest()
     return FinishedCell(outcome.result.model_copy(update={"tensors": digest}), content)
@@ -105,6 +108,8 @@ class Store:
     @contextmanager
     def shelf(self) -> Iterator[Shelf]:
         """Yield a folder for the tensors that all cells share; it is deleted afterwards."""
+        from cloven.auditing.features import Shelf
+
         folder = self.folder / SHELF
         shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed
         try:
@@ -199,6 +204,8 @@ class Store:
         Raises:
             ClovenError: where a file of the cell is not as it was written.
         """
+        from safetensors.torch import load
+
         path = self.folder / CELLS / f"{key}.safetensors"
         digest = read_document(path.with_suffix(".json"), AGAIN).get("tensors")
         with advising(AGAIN):
@@ -212,6 +219,8 @@ class Store:
 
     def scores(self, keys: Sequence[str], metric: str) -> Tensor:
         """Return the scores ``(seeds, n)`` of each victim image, float64; a key for each seed."""
+        import torch
+
         return torch.stack([self.tensors(key)[f"score/{metric}"] for key in keys]).to(torch.float64)
 
     def summary(self) -> Summary:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from cloven.auditing.aggregate import AttackedCase, difference
 from cloven.auditing.cases import Case
-from cloven.auditing.curves import NEGLIGIBLE, convergence
-from cloven.auditing.finding import AXES, Axis, Finding, Metric, ScoreRange
+from cloven.auditing.convergence import convergence
+from cloven.auditing.curves import NEGLIGIBLE
+from cloven.auditing.finding import AXES, NAMES, Axis, Finding, Metric
 from cloven.auditing.store import Store
 from cloven.auditing.summary import (
     AxisScore,
@@ -20,9 +21,6 @@ from cloven.auditing.summary import (
 )
 from cloven.partition.determine import determines
 from cloven.partition.observe import Observation
-from cloven.score.baselines import leakage
-
-NAMES: Mapping[Metric, str] = {"ssim": "SSIM", "agreement": "agreement"}
 
 
 def observations(
@@ -118,7 +116,7 @@ def _strongest(
 ) -> AxisScore | None:
     """Return the score of the best attack on held-out pairs, with its convergence and a doubt about the choice."""
     metric = AXES[axis]
-    scored = [score for row in rows.values() if (score := axis_score(row, metric)) is not None]
+    scored = [score for row in rows.values() if (score := AxisScore.of(row, metric)) is not None]
     # Of equal ones the last is taken: suites go from weak to strong.
     best = max(reversed(scored), key=_chosen_by, default=None)
     if best is None:
@@ -144,23 +142,6 @@ def _doubted(score: AxisScore, higher: HigherScore, metric: Metric) -> str:
         f"{NAMES[metric]}: {score.attack} was chosen on held-out pairs ({score.held_out:.3f}) and has "
         f"{score.mean:.3f} on the victims; {higher.attack} has {higher.mean:.3f} there, "
         f"{more.mean:.3f} [{more.low:.3f}, {more.high:.3f}] more (paired){chance}"
-    )
-
-
-def axis_score(row: Finding, metric: Metric) -> AxisScore | None:
-    """Return the score of one attack on one axis."""
-    score, baseline = row.score(metric), row.baseline(metric)
-    if score is None or baseline is None:
-        return None
-    low, mean, high = (leakage(value, baseline[1]) for value in (score.low, score.mean, score.high))
-    return AxisScore(
-        attack=row.attack,
-        mean=score.mean,
-        low=score.low,
-        high=score.high,
-        baseline=baseline[1],
-        held_out=getattr(row.held_out, metric) if row.held_out is not None else None,
-        leakage=ScoreRange(mean=mean, low=low, high=high),
     )
 
 

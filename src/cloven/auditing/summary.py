@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue
 
 from cloven.auditing.finding import Axis, Finding, Metric, ScoreRange, SeedsRange, is_protected
 from cloven.documents import Document
+from cloven.leakage_scale import leakage
 from cloven.partition.description import LinkDescription, TransferDescription
 from cloven.partition.observe import View
 
@@ -169,6 +170,23 @@ class AxisScore(Document):
     carried_from: str | None = None
     carried_layers: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, finding: Finding, metric: Metric) -> AxisScore | None:
+        """Return the score of one attack on one axis; None if it has none."""
+        score, baseline = finding.score(metric), finding.baseline(metric)
+        if score is None or baseline is None:
+            return None
+        low, mean, high = (leakage(value, baseline[1]) for value in (score.low, score.mean, score.high))
+        return cls(
+            attack=finding.attack,
+            mean=score.mean,
+            low=score.low,
+            high=score.high,
+            baseline=baseline[1],
+            held_out=getattr(finding.held_out, metric) if finding.held_out is not None else None,
+            leakage=ScoreRange(mean=mean, low=low, high=high),
+        )
+
     @property
     def largest(self) -> tuple[float, str]:
         """The leakage that limits apply to, and its attack.
@@ -176,8 +194,6 @@ class AxisScore(Document):
         It is the upper limit of the chosen attack's leakage, or the mean leakage of one that scores significantly
         higher on the victims, if that is larger.
         """
-        from cloven.score.baselines import leakage  # brings torch, which readers of a summary do without
-
         found, higher = (self.leakage.high, self.attack), self.exceeded_by
         if higher is None or not higher.significant:
             return found

@@ -5,8 +5,9 @@ This package works on tensors, and does not use plans, models or files.
 
 from __future__ import annotations
 
+from cloven.leakage_scale import leakage
 from cloven.score.agreement import agreement, kappa, modal_class
-from cloven.score.baselines import Baseline, best, constant_guesses, guess_baselines, leakage, shuffled_baseline
+from cloven.score.baselines import Baseline, best, constant_guesses, guess_baselines, shuffled_baseline
 from cloven.score.identification import CANDIDATES, identified
 from cloven.score.inside import RegionScores, inside
 from cloven.score.intervals import Interval, of_mean, of_share, paired, unpaired, wilson

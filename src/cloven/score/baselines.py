@@ -129,14 +129,6 @@ def best(baselines: Iterable[Baseline]) -> Baseline:
     return Baseline("best", max(similarities, default=None), max(one.agreement for one in every))
 
 
-def leakage(score: float, baseline: float) -> float:
-    """Return the share of the possible gain over the baseline: 0 at the baseline and below, 1 for a score of 1.
-
-    A baseline of 1 or more leaves nothing to learn: 0.0.
-    """
-    return 0.0 if baseline >= 1 else max(0.0, (score - baseline) / (1 - baseline))
-
-
 def _mean_image(images: TensorRows) -> Tensor:
     """Return ``(C, H, W)`` float32, summed in float64 chunk by chunk."""
     total = torch.zeros(images.shape[1:], dtype=torch.float64)
