@@ -86,6 +86,7 @@ def test_all_problems_of_the_files_are_one_message(cloven: Run, tmp_path: Path) 
         (("ton-iot:none",), "there is no such folder"),
         (("ton-iot:there:window=4", "--shape", "1x2x2"), "got 2 x 2 pixels; expected at least 4 x 3"),
         (("digits", "--shape", "8x8"), "--shape is '8x8'; expected 3 numbers such as 1x64x64"),
+        (("digits", "--preview", "digits.jpg"), "--preview must name a .png file, got digits.jpg"),
         (("digit",), "unknown data set 'digit'; did you mean digits?"),
     ],
 )
@@ -98,7 +99,8 @@ def test_bad_input(cloven: Run, here: Path, options: tuple[str, ...], message: s
 
 
 def test_a_preview_that_cannot_be_written(cloven: Run, tmp_path: Path) -> None:
-    done = cloven("data", "digits", "--preview", tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    done = cloven("data", "digits", "--preview", tmp_path / "folder.png")
 
     assert done.code == 2
     assert "it is a folder" in done.err

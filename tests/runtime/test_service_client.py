@@ -99,6 +99,8 @@ def test_keys(listening: Listening, tmp_path: Path) -> None:
     url = listening(made(), identity=identity.read(tmp_path / "keys" / "coordinator"))
     with ServiceClient(Service(url, own)) as user:
         assert user.model.input == SHAPE
+    with pytest.raises(ClovenError, match="--keys requires a service with TLS, got http://"):
+        ServiceClient(Service(url.replace("https", "http"), own))
     authority.new(["edge0"], tmp_path / "others")
     other = identity.read(tmp_path / "others" / "edge0")
     with ServiceClient(Service(url, other)) as stranger, pytest.raises(ClovenError, match="does not answer"):

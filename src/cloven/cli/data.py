@@ -10,6 +10,7 @@ import typer
 
 from cloven.cli.options import AsJson, sizes
 from cloven.cli.printing import by, print_json, print_text, table
+from cloven.errors import ClovenError
 from cloven.tables import counted
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def data(
     from cloven.zoo.data_description import class_samples, described
     from cloven.zoo.datasets import load
 
+    if preview is not None and preview.suffix.lower() != ".png":
+        raise ClovenError(f"--preview must name a .png file, got {preview}")
     size = sizes(shape, 3, "--shape", "1x64x64") if shape else None
     images = load(spec, shape=None if size is None else (size[0], size[1], size[2]))
     found = described(spec, images)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cloven.cli.options import AsJson, unmet
 from cloven.cli.printing import print_json, table
 from cloven.errors import ClovenError
+
+if TYPE_CHECKING:
+    from cloven.runtime.tap.extraction import NumberType
 
 log = logging.getLogger("cloven")
 
@@ -21,6 +24,7 @@ REQUIRED = {
     "seconds": ["interface"],
     "source": ["read", "out"],
     "target": ["read", "out"],
+    "numbers": ["read", "out"],
 }
 """The options that an option requires."""
 
@@ -55,6 +59,13 @@ def tap(
     target: Annotated[
         str | None, typer.Option(help="Address of the receiver.", metavar="IP[:PORT]", rich_help_panel=FIND)
     ] = None,
+    numbers: Annotated[
+        Literal["float32", "uint8"],
+        typer.Option(
+            help="Type of the numbers in clear messages; uint8 for an image that is sent as bytes.",
+            rich_help_panel=FIND,
+        ),
+    ] = "float32",
     out: Annotated[
         Path | None,
         typer.Option(help="With --interface: a .pcapng file; with --read: a folder for pairs.", metavar="PATH"),
@@ -75,7 +86,7 @@ def tap(
     if interface is not None and out is not None:
         _record(interface, out, port, seconds, as_json=as_json)
     elif read is not None:
-        _find(read, out, source, target, as_json=as_json)
+        _find(read, out, (source, target), numbers, as_json=as_json)
 
 
 def _record(interface: str, out: Path, port: int | None, seconds: float | None, *, as_json: bool) -> None:
@@ -94,7 +105,9 @@ def _record(interface: str, out: Path, port: int | None, seconds: float | None, 
         log.info("%d packets, %d bytes in %s", found.packets, found.bytes, out)
 
 
-def _find(path: Path, out: Path | None, source: str | None, target: str | None, *, as_json: bool) -> None:
+def _find(
+    path: Path, out: Path | None, ends: tuple[str | None, str | None], numbers: NumberType, *, as_json: bool
+) -> None:
     from cloven.runtime.tap import extraction, flows
 
     survey = flows.survey(path)
@@ -105,6 +118,6 @@ def _find(path: Path, out: Path | None, source: str | None, target: str | None, 
     else:
         table(str(path), flows.COLUMNS, [flow.row() for flow in survey.flows])
     if out is not None:
-        captured = extraction.extract(survey, extraction.choose(survey, source, target))
+        captured = extraction.extract(survey, extraction.choose(survey, *ends), numbers)
         written = extraction.write(captured, out)
         log.info("%s: wrote the messages of %d images to %s", captured.link, len(captured.inputs), written)

@@ -105,6 +105,8 @@ class ServiceClient:
             raise ClovenError(f"the service is {service.url!r}; expected a URL such as http://127.0.0.1:8000")
         if service.url.lower().startswith("https://") and service.identity is None:
             raise ClovenError(f"{service.url} requires the folder of a party's keys; give it with --keys")
+        if service.url.lower().startswith("http://") and service.identity is not None:
+            raise ClovenError(f"--keys requires a service with TLS, got {service.url}; expected https://...")
         verify: ssl.SSLContext | bool = service.identity.client_context() if service.identity is not None else False
         try:
             self._http = httpx.Client(base_url=service.url, timeout=service.answer, verify=verify, trust_env=False)

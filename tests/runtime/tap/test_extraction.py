@@ -80,6 +80,16 @@ def test_messages_come_out_bit_for_bit(here: Path, name: str, size: int) -> None
     assert captured.link == "10.0.0.1:40000 -> 10.0.0.2:7001"
 
 
+def test_pixels_that_are_sent_as_bytes(here: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 50), np.uint8)
+    frames = [frame(number, 0, row.tobytes()) for number, row in enumerate(pixels)]
+
+    found = listed(here, sent(PREFACE + link(frames)))
+    captured = extract(found, choose(found), numbers="uint8")
+
+    assert np.array_equal(captured.messages[0], pixels.astype(np.float32) / 255)
+
+
 @pytest.mark.parametrize("whole", [True, False], ids=["with its beginning", "from the middle"])
 @pytest.mark.parametrize("order", ["shuffled", "reversed", "shuffled, with every packet twice"])
 def test_the_order_of_the_file_and_its_times_change_nothing(here: Path, order: str, whole: bool) -> None:

@@ -2,6 +2,7 @@
 
     input   (n,) int64, ascending       the numbers of the images
     "0"     (n, numbers) float32        the payloads of ordinal 0; (n, bytes) uint8, with tag, if protected
+                                        (pixels that were sent as bytes are divided by 255)
     "1"     ...
 
 A capture is read twice: once for the survey, once for the selected payloads.
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +27,12 @@ from cloven.runtime.tap.captures import Tally
 from cloven.runtime.tap.flows import TLS, Flow, Survey
 from cloven.runtime.tap.grpc_messages import TAG
 from cloven.runtime.tap.links import FrameHeader, listen
+from cloven.runtime.unit_images import unit
 
 CAPTURED = "captured.safetensors"
 FORMAT = "1"
 INPUT = "input"
+NumberType = Literal["float32", "uint8"]
 Shape = tuple[bool, tuple[tuple[int, int], ...]]
 """True if an image's messages are protected, and the bytes of each ordinal."""
 
@@ -89,14 +92,23 @@ def _is(end: str, asked: str | None) -> bool:
     return asked is None or asked in (end, host, host.strip("[]"))
 
 
-def extract(survey: Survey, flow: Flow) -> CapturedMessages:
+def extract(survey: Survey, flow: Flow, numbers: NumberType = "float32") -> CapturedMessages:
     """Return the messages of a flow, for all images whose ordinals and sizes are those of most images.
+
+    Args:
+        survey: the survey of the capture.
+        flow: the flow.
+        numbers: the type of the numbers in its payloads; ``uint8`` are the pixels of an image, 0 to 255.
 
     Raises:
         ClovenError: if the messages of most images are not float32 numbers, or the file has changed.
     """
     (protected, sizes), inputs, left_out, repeated = _rows(flow.headers)
-    broken = [f"{size} bytes in ordinal {ordinal}" for ordinal, size in sizes if size % 4 and not protected]
+    broken = [
+        f"{size} bytes in ordinal {ordinal}"
+        for ordinal, size in sizes
+        if size % np.dtype(numbers).itemsize and not protected
+    ]
     if broken:
         raise ClovenError(f"{flow.name}: payloads are not float32 numbers: {', '.join(broken)}")
     tag = TAG if protected else 0
@@ -110,11 +122,17 @@ def extract(survey: Survey, flow: Flow) -> CapturedMessages:
                 found[frame.ordinal][row[frame.input]] = np.frombuffer(frame.body, np.uint8)
     if missing:
         raise ClovenError(f"{survey.path} changed while it was read; read it again")
-    messages = found if protected else {ordinal: block.view("<f4") for ordinal, block in found.items()}
-    numbers = np.array(inputs, np.int64)
+    messages: dict[int, NDArray[Any]] = dict(found)
+    if not protected:
+        read = unit if numbers == "uint8" else _floats
+        messages = {ordinal: read(block) for ordinal, block in found.items()}
     return CapturedMessages(
-        numbers, messages, flow.name, protected, flow.payload, flow.sessions, left_out, repeated
+        np.array(inputs, np.int64), messages, flow.name, protected, flow.payload, flow.sessions, left_out, repeated
     )
+
+
+def _floats(block: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return block.view("<f4")
 
 
 def _rows(headers: Sequence[FrameHeader]) -> tuple[Shape, list[int], int, int]:
