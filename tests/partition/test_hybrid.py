@@ -45,6 +45,21 @@ def crossing(program: Program) -> dict[str, int]:
     return found
 
 
+@pytest.mark.parametrize("shares", [(1, 2, 1), (0, 1, 3), (9, 0.5, 0.5), (1, 0, 0), (1, 30, 1)])
+@pytest.mark.parametrize("side", [(1, 3), (3, 1)])
+def test_tiles_in_proportion(side: tuple[int, int], shares: tuple[float, ...]) -> None:
+    """The result stays the model's, also where a device's tile of a small map is empty."""
+    axis = 1 if side[0] > 1 else 2
+    program = divided(Data(side, shares=shares, until="pool2"), devices=3)
+
+    own = owners(program, "conv1")
+    rows = [own[f"edge{i}"][0][axis] if f"edge{i}" in own else (0, 0) for i in range(3)]
+    heights = [high - low for low, high in rows]
+    assert not any(height for height, share in zip(heights, shares, strict=True) if share == 0)
+    assert heights.index(max(heights)) == shares.index(max(shares))
+    assert divided(Data(shares=shares), devices=3).exact
+
+
 def test_tiles_then_channels_on_the_same_devices() -> None:
     """The paper's conclusion: data partitioning of the early layers, horizontal partitioning of the rest."""
     program = divided(Data((2, 2), until="pool1"), Horizontal(), devices=4)

@@ -141,10 +141,10 @@ UNTIL = "--then requires --until, the layer after which the next strategy begins
             [
                 "--grid requires --strategy data; got vertical",
                 "--halo requires --strategy data; got vertical",
-                "--shares requires --strategy horizontal; got vertical",
                 "--axis requires --strategy horizontal; got vertical",
                 "--exchange requires --strategy horizontal; got vertical",
                 "--sums requires --strategy horizontal; got vertical",
+                "--shares requires --strategy horizontal or data; got vertical",
             ],
         ),
         (

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -26,11 +27,16 @@ from cloven.cli.options import (
 )
 from cloven.cli.printing import by, print_json, print_text, table
 from cloven.errors import ClovenError, tried
+from cloven.partition.protection import COORDINATOR
 
 if TYPE_CHECKING:
+    from cloven.cost.cluster import Cluster
+    from cloven.cost.shares import Minimised
     from cloven.partition.description import PlanDescription
 
 log = logging.getLogger("cloven")
+
+AUTO = "auto"
 
 UNKNOWN = {"name": "?", "input": [1, 1, 1], "classes": 2}
 """Stands for a model that cannot be made, so that the rest of the plan can be checked."""
@@ -64,9 +70,27 @@ def plan(
     shares: Annotated[
         str,
         typer.Option(
-            help="horizontal: proportions of the devices, e.g. 2,1,1.", metavar="N,...", rich_help_panel=STRATEGY
+            help="horizontal or data: proportions of the devices, e.g. 2,1,1; or auto, by the costs in --cluster.",
+            metavar="N,...",
+            rich_help_panel=STRATEGY,
         ),
     ] = "",
+    cluster: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --shares auto: devices and links (TOML), with their profiles.",
+            metavar="FILE",
+            rich_help_panel=STRATEGY,
+        ),
+    ] = None,
+    minimise: Annotated[
+        str,
+        typer.Option(
+            help="With --shares auto: latency of an image, or throughput for the most images per second.",
+            metavar="COST",
+            rich_help_panel=STRATEGY,
+        ),
+    ] = "latency",
     exchange: Annotated[
         str,
         typer.Option(
@@ -176,6 +200,7 @@ def plan(
 
     With --out, the plan is written to a file for the other commands.
     """
+    from cloven.cost.shares import best_shares
     from cloven.files import write_text
     from cloven.papers.points import resolve
     from cloven.partition import plan as plans
@@ -185,6 +210,9 @@ def plan(
     from cloven.runtime.lab import units
 
     found: list[str] = []
+    costs = _costs(shares, cluster, minimise, found)
+    if costs is not None and devices is None and not grid:
+        devices = sum(name != COORDINATOR for name in costs.cluster.devices)
     rate = tried(lambda: units.bandwidth(bandwidth), found) if bandwidth else None
 
     def layer(name: str) -> str:
@@ -197,7 +225,9 @@ def plan(
         axis=axis,
         exchange=exchange,
         sums=sums,
-        shares=tried(lambda: list(numbers(shares, "--shares", "2,1,1")), found) if shares else None,
+        shares=None
+        if shares in ("", AUTO)
+        else tried(lambda: list(numbers(shares, "--shares", "2,1,1, or auto")), found),
         grid=tried(lambda: sizes(grid, 2, "--grid", "2x2"), found) if grid else None,
         halo=halo,
         start=layer(start),
@@ -223,6 +253,8 @@ def plan(
     found += problems(resolved[1], made) if resolved and made is not None else []
     if found or resolved is None or made is None:
         raise ClovenError(found)
+    if costs is not None:
+        made = best_shares(resolved[1], made, costs.cluster, costs.minimised)
     description = described(made, plans.compile(resolved[1], made), rate)
     if out is not None:
         write_text(out, made.toml())
@@ -232,6 +264,32 @@ def plan(
         print_plan(description, transfers=transfers)
     if out is not None:
         log.info("plan written to %s", out)
+
+
+@dataclass(frozen=True)
+class ShareCosts:
+    """What shares are chosen by: the costs of a cluster, and the one that is minimised."""
+
+    cluster: Cluster
+    minimised: Minimised
+
+
+def _costs(shares: str, file: Path | None, minimised: str, problems: list[str]) -> ShareCosts | None:
+    """Return what shares are chosen by, None if they are given; add what is wrong with the options."""
+    from cloven.cost.cluster import Cluster
+    from cloven.cost.shares import Minimised
+
+    if shares != AUTO:
+        if file is not None or minimised != "latency":
+            problems.append("--cluster and --minimise require --shares auto")
+        return None
+    if minimised not in get_args(Minimised):
+        problems.append(f"--minimise is {minimised!r}; expected one of {', '.join(get_args(Minimised))}")
+    if file is None:
+        problems.append("--shares auto requires --cluster FILE, which names the devices and their profiles")
+        return None
+    found = tried(lambda: Cluster.load(file), problems)
+    return None if found is None else ShareCosts(found, minimised)  # type: ignore[arg-type]
 
 
 def print_plan(plan: PlanDescription, *, transfers: bool) -> None:

@@ -8,24 +8,28 @@ computed more than once, so that before that layer only pieces of the image and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from itertools import product
 from math import inf
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from cloven.graph.box import Box, Shape, bands, count, hull, whole
 from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import KINDS, SPATIAL, Shapes, macs
 from cloven.graph.views import kept_axis
 from cloven.partition.division import Owners, Placed, Placement, Share, Stretch, dealt, everything
+from cloven.partition.proportions import in_proportion, wrong_proportions
 from cloven.partition.rewrite import partial_means, replaced
 from cloven.partition.strategy import Strategy, checked
 
 GRIDS: Mapping[int, tuple[int, int]] = {1: (1, 1), 2: (1, 2), 4: (2, 2), 8: (2, 4)}
 """The default grid for a number of devices (Mehrafrooz et al. (2025), Fig. 6)."""
+
+Sides = tuple[int | Sequence[float], int | Sequence[float]]
+"""The rows and the columns of a grid: their number if they are equal, or their proportions."""
 
 Axes = tuple[int, int]
 Layout = Mapping[str, Axes | None]
@@ -40,12 +44,13 @@ class Data(Strategy):
     ``exact``, each device receives the part of the image that its tile needs. With ``none`` (as in Mehrafrooz et
     al.), it receives its own tile only and uses zeros around it, so that the result differs from the model's. A
     global mean inside the tiles (squeeze-and-excite) becomes a sum of local sums; the first device computes what
-    depends on such means alone.
+    depends on such means alone. ``shares`` are the proportions of the tiles in a grid of one row or column.
     """
 
     kind: Literal["data"] = field(default="data", kw_only=True)
     grid: Annotated[tuple[int, int], Field(strict=False)] | None = None
     halo: Literal["exact", "none"] = "exact"
+    shares: Annotated[Sequence[float], AfterValidator(tuple)] | None = None
 
     def title(self) -> str:
         """Return the parameters in a few words."""
@@ -53,18 +58,21 @@ class Data(Strategy):
         return f"data, {rows} grid{', no halo' if self.halo == 'none' else ''}"
 
     def count(self, devices: int | None) -> int:
-        """Return rows times columns; without a grid, ``devices`` (default: 4)."""
-        return self.grid[0] * self.grid[1] if self.grid else devices or 4
+        """Return rows times columns; without a grid, the number of shares or ``devices`` (default: 4)."""
+        if self.grid:
+            return self.grid[0] * self.grid[1]
+        return len(self.shares) if self.shares else devices or 4
 
     def problems(self, stretch: Stretch) -> list[str]:
         """Return the problems: a missing grid, a grid finer than the tiled layer, a layer that cannot be tiled."""
         devices = len(stretch.devices)
-        if self.grid is None and devices not in GRIDS:
+        if self.shares is not None and (found := self._wrong_shares()):
+            return found
+        if self.grid is None and self.shares is None and devices not in GRIDS:
             return [f"there is no default grid for {devices} devices; give a grid, such as --grid 1x{devices}"]
         grid = self._grid(stretch)
-        found = [] if min(grid) >= 1 else [f"the grid is {grid[0]}x{grid[1]}; expected 1x1 or more"]
-        if found:
-            return found
+        if min(map(_count, grid)) < 1:
+            return [f"the grid is {_said(grid)}; expected 1x1 or more"]
         if stretch.ends_early or self.until is not None:
             return _untileable(stretch, self.until or stretch.ops[-1].name, stretch.ops[-1].name, grid)
         return [] if tileable(stretch, grid) else [_too_fine(stretch, grid)]
@@ -82,19 +90,42 @@ class Data(Strategy):
         rest = {op.name: everything(graph, op.name, stretch.hub) for op in fused.graph.ops[end + 1 : stop + 1]}
         return Placed(fused.graph, {**before, **fused.owners, **rest}, stretch.hub, fused.exact)
 
-    def _grid(self, stretch: Stretch) -> tuple[int, int]:
-        return self.grid or GRIDS[len(stretch.devices)]
+    def _grid(self, stretch: Stretch) -> Sides:
+        if self.shares is None:
+            return self.grid or GRIDS[len(stretch.devices)]
+        return (self.shares, 1) if self.grid and self.grid[1] == 1 else (1, self.shares)
+
+    def _wrong_shares(self) -> list[str]:
+        """Return the problems of shares: not proportions, more than one row and column, tiles without halo."""
+        found = wrong_proportions(self.shares)
+        if self.grid is not None and (min(self.grid) != 1 or len(self.shares or ()) != max(self.grid)):
+            wanted = "expected one for each tile of a grid with a single row or column"
+            found.append(f"got {len(self.shares or ())} shares for a grid of {_said(self.grid)}; {wanted}")
+        if self.halo == "none":
+            found.append("shares require halo exact; got none")
+        return found
 
 
-def tiles(shape: Shape, grid: tuple[int, int], axes: Axes = (1, 2)) -> list[Box]:
+def tiles(shape: Shape, grid: Sides, axes: Axes = (1, 2)) -> list[Box]:
     """Return the boxes of a grid over a map's height and width, row by row; each has all channels."""
-    rows, columns = (bands(shape[axis], parts) for axis, parts in zip(axes, grid, strict=True))
+    rows, columns = (
+        bands(shape[axis], side) if isinstance(side, int) else in_proportion(shape[axis], side)
+        for axis, side in zip(axes, grid, strict=True)
+    )
     found = []
     for row, column in product(rows, columns):
         box = list(whole(shape))
         box[axes[0]], box[axes[1]] = row, column
         found.append(tuple(box))
     return found
+
+
+def _count(side: int | Sequence[float]) -> int:
+    return side if isinstance(side, int) else len(side)
+
+
+def _said(grid: Sides) -> str:
+    return "x".join(str(_count(side)) for side in grid)
 
 
 # --- what can be tiled ----------------------------------------------------------------------------------------
@@ -131,11 +162,11 @@ def _moved(op: Op, shapes: Shapes, axes: Axes) -> Axes | None:
     return None if op.kind not in SPATIAL or mixes else axes
 
 
-def _big_enough(op: Op, axes: Axes | None, grid: tuple[int, int]) -> bool:
-    return axes is not None and all(op.shape[axis] >= parts for axis, parts in zip(axes, grid, strict=True))
+def _big_enough(op: Op, axes: Axes | None, grid: Sides) -> bool:
+    return axes is not None and all(op.shape[axis] >= _count(side) for axis, side in zip(axes, grid, strict=True))
 
 
-def tileable(stretch: Stretch, grid: tuple[int, int]) -> list[str]:
+def tileable(stretch: Stretch, grid: Sides) -> list[str]:
     """Return the values that can be divided into a grid: maps at least as large that pieces of maps suffice for.
 
     The other values that are used after them must be at least as large too, or belong to the whole image.
@@ -152,18 +183,18 @@ def tileable(stretch: Stretch, grid: tuple[int, int]) -> list[str]:
     return able
 
 
-def _too_fine(stretch: Stretch, grid: tuple[int, int]) -> str:
+def _too_fine(stretch: Stretch, grid: Sides) -> str:
     size = "x".join(map(str, stretch.graph.input.shape[1:]))
-    return f"no layer of this model can be divided into a {grid[0]}x{grid[1]} grid on images of {size}"
+    return f"no layer of this model can be divided into a {_said(grid)} grid on images of {size}"
 
 
-def _untileable(stretch: Stretch, named: str, value: str, grid: tuple[int, int]) -> list[str]:
+def _untileable(stretch: Stretch, named: str, value: str, grid: Sides) -> list[str]:
     graph, able = stretch.graph, tileable(stretch, grid)
     if value in able:
         return []
     op, layout = graph.by_name[value], _layout(stretch, stretch.last)
     last = f"the last layer that can be is {able[-1]}" if able else "no layer of this model can be"
-    what = f"{named!r} has shape {op.shape} and cannot be divided into a {grid[0]}x{grid[1]} grid"
+    what = f"{named!r} has shape {op.shape} and cannot be divided into a {_said(grid)} grid"
     if stretch.holds(value) and value not in layout:
         stop = next(o for o in stretch.ops if o.name not in layout)
         name = stop.attrs.get("op", stop.kind)
@@ -175,20 +206,23 @@ def _untileable(stretch: Stretch, named: str, value: str, grid: tuple[int, int])
 # --- the owners -----------------------------------------------------------------------------------------------
 
 
-def deepest_that_pays(stretch: Stretch, grid: tuple[int, int]) -> str:
+def deepest_that_pays(stretch: Stretch, grid: Sides) -> str:
     """Return the last layer to tile: the one with the fewest MACs on the busiest device, the last among equals.
 
-    Of consecutive layers without MACs only the last is tried. The first device runs the layers after the tiles, so
-    a layer is skipped if the MACs after it alone exceed the best result so far.
+    With shares, the MACs of a device are divided by its share, since a fast device has a large one. Of consecutive
+    layers without MACs only the last is tried. The first device runs the layers after the tiles, so a layer is
+    skipped if the MACs after it alone exceed the best result so far.
     """
     able, graph = set(tileable(stretch, grid)), stretch.graph
     layout = _layout(stretch, stretch.last)
     known: KnownLoads = {}
+    speeds = _speeds(stretch, grid)
     best, chosen, rest, behind = inf, "", 0, True
     for op in reversed(stretch.ops):
-        if op.name in able and behind and rest < best:
+        if op.name in able and behind and rest / speeds[stretch.hub] < best:
             loads = _loads(stretch, op.name, grid, layout, known)
-            load = max(loads[device] + (rest if device == stretch.hub else 0) for device in stretch.devices)
+            loads[stretch.hub] += rest
+            load = max(loads[device] / speeds[device] for device in stretch.devices)
             if load < best:
                 best, chosen = load, op.name
             behind = False
@@ -198,11 +232,18 @@ def deepest_that_pays(stretch: Stretch, grid: tuple[int, int]) -> str:
     return chosen
 
 
+def _speeds(stretch: Stretch, grid: Sides) -> dict[int, float]:
+    """Return the relative speed of each device: its share, or the mean share if it has none."""
+    tall, wide = ((1.0,) * side if isinstance(side, int) else side for side in grid)
+    own = [height * width for height, width in product(tall, wide)]
+    return {device: share or sum(own) / len(own) for device, share in zip(stretch.devices, own, strict=True)}
+
+
 KnownLoads = dict[tuple[str, tuple[tuple[int, Share], ...]], Counter[int]]
 """The MACs of each device up to a value that alone is read later, given the shares of that value."""
 
 
-def _loads(stretch: Stretch, until: str, grid: tuple[int, int], layout: Layout, known: KnownLoads) -> Counter[int]:
+def _loads(stretch: Stretch, until: str, grid: Sides, layout: Layout, known: KnownLoads) -> Counter[int]:
     """Return the MACs of each device on the tiles fused up to a layer.
 
     They are summed backwards until a value is reached for whose shares the MACs are ``known``; new ones are added.
@@ -225,7 +266,7 @@ def _loads(stretch: Stretch, until: str, grid: tuple[int, int], layout: Layout, 
     return loads
 
 
-def _fused(stretch: Stretch, until: str, grid: tuple[int, int], layout: Layout) -> Placed:
+def _fused(stretch: Stretch, until: str, grid: Sides, layout: Layout) -> Placed:
     """Return tiles fused up to a layer: each earlier share is the hull of what the later layers need of it."""
     graph, placed = _local_means(stretch, layout, until, grid)
     owners = {op.name: shares for op, shares in _fused_backwards(stretch, graph, placed, until, grid, layout)}
@@ -233,7 +274,7 @@ def _fused(stretch: Stretch, until: str, grid: tuple[int, int], layout: Layout) 
 
 
 def _fused_backwards(
-    stretch: Stretch, graph: Graph, placed: Placement, until: str, grid: tuple[int, int], layout: Layout
+    stretch: Stretch, graph: Graph, placed: Placement, until: str, grid: Sides, layout: Layout
 ) -> Iterator[tuple[Op, Owners]]:
     """Yield the ops up to a layer, the last one first, with the owners of its tiles; ``placed`` are given."""
     end = graph.position[until]
@@ -265,9 +306,7 @@ def _widen(needed: dict[str, dict[int, Box]], value: str, device: int, box: Box)
     shares[device] = held if held == box else hull((held, box))
 
 
-def _local_means(
-    stretch: Stretch, layout: Layout, until: str, grid: tuple[int, int]
-) -> tuple[Graph, dict[str, Owners]]:
+def _local_means(stretch: Stretch, layout: Layout, until: str, grid: Sides) -> tuple[Graph, dict[str, Owners]]:
     """Return the graph with each mean over tiles rewritten as local sums, one for each device's tile."""
     graph = stretch.graph
     made: dict[str, list[Op]] = {}
@@ -292,7 +331,7 @@ def _needed(graph: Graph, value: str, owners: Placement, device: int) -> Iterato
                     yield need
 
 
-def _without_halo(stretch: Stretch, fused: Placed, until: str, grid: tuple[int, int]) -> Placed:
+def _without_halo(stretch: Stretch, fused: Placed, until: str, grid: Sides) -> Placed:
     """Return the same shares on a rewritten graph where each device reads an image that is zero outside its tile.
 
     After an earlier stage, the tiles are of that stage's maps instead of the image.

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from itertools import accumulate, pairwise
-from math import inf
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator
@@ -17,6 +15,7 @@ from cloven.graph.box import Box, Interval, Shape, bands, shares, whole
 from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import ANCHORS, KINDS
 from cloven.partition.division import Owners, Placed, Placement, Share, Stretch, dealt, everything, spread
+from cloven.partition.proportions import in_proportion, wrong_proportions
 from cloven.partition.rewrite import partial_means, partial_sums, replaced
 from cloven.partition.strategy import Strategy, checked
 
@@ -62,7 +61,7 @@ class Horizontal(Strategy):
 
     def problems(self, stretch: Stretch) -> list[str]:
         """Return the problems: shares that are not proportions, more devices than any layer can use."""
-        found = _wrong_shares(self.shares)
+        found = wrong_proportions(self.shares)
         layers, devices = _layers(stretch.ops), len(stretch.devices)
         widest = max((op.shape[_cut_axis(op, self.axis)] for op in layers), default=0)
         if not layers:
@@ -132,22 +131,7 @@ def intervals(n: int, proportions: Sequence[float] | None, devices: int, *, even
     """Divide ``n`` indices in proportion or equally; ``even`` uses `bands` (for rows) instead of `shares`."""
     if proportions is None:
         return bands(n, devices) if even else shares(n, devices)
-    edges = [0, *(round(n * total / sum(proportions)) for total in accumulate(proportions))]
-    return list(pairwise(edges))
-
-
-def _wrong_shares(given: Sequence[float] | None) -> list[str]:
-    if given is None:
-        return []
-    if not all(0 <= share < inf for share in given) or sum(given) <= 0:
-        return [f"shares are {list(given)}; expected numbers of at least 0, not all of them 0"]
-    if max(given) < 1 and abs(sum(given) - 1) > 1e-3:
-        total = f"{sum(given):.4g}"
-        return [
-            f"shares are {list(given)}, which add up to {total}; expected fractions that add up to 1, or weights "
-            "such as 2,1,1"
-        ]
-    return []
+    return in_proportion(n, proportions)
 
 
 def _layers(ops: Sequence[Op]) -> list[Op]:

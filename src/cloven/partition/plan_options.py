@@ -87,19 +87,21 @@ def _entries(options: Options, kind: str) -> Entries:
     """Return the entries of one strategy."""
     if kind == "vertical":
         return {"kind": kind, "cuts": list(options.cuts)}
+    shares: Entries = {} if options.shares is None else {"shares": list(options.shares)}
     if kind == "horizontal":
-        shares: Entries = {} if options.shares is None else {"shares": list(options.shares)}
         return {"kind": kind, "axis": options.axis, "exchange": options.exchange, "sums": options.sums, **shares}
     if kind == "data":
         grid: Entries = {} if options.grid is None else {"grid": list(options.grid)}
-        return {"kind": kind, "halo": options.halo, **grid}
+        return {"kind": kind, "halo": options.halo, **grid, **shares}
     return {"kind": kind}
 
 
 def _usual(options: Options, kind: str) -> int:
     """Return the default number of devices."""
     if kind == "data":
-        return max(options.grid[0] * options.grid[1], 1) if options.grid else 4
+        if options.grid:
+            return max(options.grid[0] * options.grid[1], 1)
+        return len(options.shares) if options.shares is not None else 4
     if kind == "horizontal" and options.shares is not None:
         return len(options.shares)
     return len(options.cuts) + 1 if kind == "vertical" and options.cuts else 2
@@ -170,7 +172,6 @@ def _misplaced(options: Options) -> list[str]:
         ("--cuts", bool(options.cuts), "vertical"),
         ("--grid", options.grid is not None, "data"),
         ("--halo", options.halo != "exact", "data"),
-        ("--shares", options.shares is not None, "horizontal"),
         ("--axis", options.axis != "out_channels", "horizontal"),
         ("--exchange", options.exchange != "local", "horizontal"),
         ("--sums", options.sums != "hub", "horizontal"),
@@ -180,6 +181,8 @@ def _misplaced(options: Options) -> list[str]:
         for option, is_given, owner in given
         if is_given and owner not in kinds
     ]
+    if options.shares is not None and not kinds & {"horizontal", "data"}:
+        found.append(f"--shares requires --strategy horizontal or data; got {options.strategy}")
     if options.inside and options.strategy != "vertical":
         found.append(f"--inside requires --strategy vertical; got {options.strategy}")
     if options.then and options.then not in ("vertical", "horizontal"):
