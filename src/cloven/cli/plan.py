@@ -268,7 +268,7 @@ def plan(
 
 @dataclass(frozen=True)
 class ShareCosts:
-    """What shares are chosen by: the costs of a cluster, and the one that is minimised."""
+    """The costs by which shares are chosen: the costs of a cluster, and the one that is minimised."""
 
     cluster: Cluster
     minimised: Minimised
