@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from typing import Any
 
@@ -12,10 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cloven.errors import ClovenError
-from cloven.documents import parse_document
-from cloven.graph.box import whole
-from cloven.partition.protection import COORDINATOR
 from cloven.runtime.bundle.engine import interpret
 from cloven.runtime.bundle.format import RunSegment
 from cloven.runtime.bundle.task_graph import IMAGE, TaskGraph, task_graph

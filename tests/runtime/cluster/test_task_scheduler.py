@@ -18,9 +18,7 @@ TILED: Sequence[frozenset[int]] = [*[frozenset[int]()] * TILES, frozenset(range(
 def graphs(draw: st.DrawFn) -> Sequence[frozenset[int]]:
     """Draw the needs of up to 8 tasks, each of earlier ones."""
     count = draw(st.integers(1, 8))
-    return [
-        frozenset(draw(st.sets(st.integers(0, i - 1), max_size=3)) if i else ()) for i in range(count)
-    ]
+    return [frozenset(draw(st.sets(st.integers(0, i - 1), max_size=3)) if i else ()) for i in range(count)]
 
 
 Log = list[tuple[float, Assignment]]

@@ -1,8 +1,8 @@
 """The tasks of a bundle: the segments of all devices, each of which any worker can compute from its inputs alone.
 
-A device of a plan keeps values from one step to the next. A task keeps nothing: it receives all its inputs, computes
-one segment, and sends all its outputs. Whoever hands out the tasks holds the *pieces* of an image, and cuts the inputs
-of each task from them: piece 0 is the image, the others are the outputs of the tasks, numbered in their order.
+A device of a plan keeps values from one step to the next. A task keeps nothing: it receives all its inputs,
+computes one segment, and sends all its outputs. Whoever hands out the tasks holds the *pieces* of an image, and cuts
+the inputs of each task from them: piece 0 is the image, the others are the outputs of the tasks, in their order.
 """
 
 from __future__ import annotations
@@ -195,7 +195,9 @@ def task_graph(parts: Mapping[str, DevicePart]) -> TaskGraph:
         match step:
             case RunSegment():
                 inputs = tuple(
-                    TaskInput(name=one.name, value=one.value, box=one.box, regions=_regions(mine[one.value], one.box))
+                    TaskInput(
+                        name=one.name, value=one.value, box=one.box, regions=_regions(mine[one.value], one.box)
+                    )
                     for one in step.inputs
                 )
                 made.append(

@@ -29,8 +29,8 @@ class _Progress:
 class TaskScheduler:
     """Hands out the tasks of the images in flight: the oldest image first, to the worker with the fewest tasks.
 
-    A task is handed out when all tasks that it needs are finished. It is finished once: a result of a worker that has
-    been given up does not count.
+    A task is handed out when all tasks that it needs are finished. It is finished once: a result of a worker that
+    has been given up does not count.
 
     Attributes:
         needs: for each task, the tasks that it needs.

@@ -18,6 +18,7 @@ from cloven.files import read_bytes
 from cloven.process_memory import returning_freed
 from cloven.runtime.cluster.channels import options
 from cloven.runtime.cluster.loaded_part import LoadedBundle, LoadedPart
+from cloven.runtime.cluster.loaded_tasks import LoadedTasks
 from cloven.runtime.cluster.servicer import WorkerServicer
 from cloven.runtime.cluster.slowdown import slowed
 from cloven.runtime.link.ciphers import warm
@@ -61,7 +62,18 @@ def load(folder: Path, identity: Identity | None, speed: float = 1.0) -> LoadedB
         problems += [found for found in _problems(part, identity) if found not in problems]
     if problems:
         raise ClovenError(problems)
-    return LoadedBundle(plan, bundle.manifest, parts)
+    return LoadedBundle(plan, bundle.manifest, parts, _tasks(bundle, parts) if len(parts) > 1 else None)
+
+
+def _tasks(bundle: Bundle, parts: Mapping[str, LoadedPart]) -> LoadedTasks | None:
+    """Return the tasks of a whole bundle; if it has none that any worker can compute, log why."""
+    from cloven.runtime.bundle.task_graph import task_graph
+
+    try:
+        return LoadedTasks(task_graph(bundle.parts), parts)
+    except ClovenError as error:
+        log.warning("no tasks", extra={"reason": str(error)})
+        return None
 
 
 def _loaded(bundle: Bundle, device: str, plan: str, speed: float) -> LoadedPart:
