@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloven.runtime.cluster.task_scheduler import Assignment, TaskScheduler
+from cloven.runtime.cluster.task_scheduler import TakenTask, TaskScheduler
 
 TILES = 6
 TILED: Sequence[frozenset[int]] = [*[frozenset[int]()] * TILES, frozenset(range(TILES))]
@@ -21,7 +21,7 @@ def graphs(draw: st.DrawFn) -> Sequence[frozenset[int]]:
     return [frozenset(draw(st.sets(st.integers(0, i - 1), max_size=3)) if i else ()) for i in range(count)]
 
 
-Log = list[tuple[float, Assignment]]
+Log = list[tuple[float, TakenTask]]
 """The finished tasks, each with its time."""
 
 
@@ -33,7 +33,7 @@ def simulated(
     A worker computes its tasks in the order in which it got them.
     """
     gone_at = dict(lost or {})
-    queues: dict[str, list[Assignment]] = {worker: [] for worker in seconds}
+    queues: dict[str, list[TakenTask]] = {worker: [] for worker in seconds}
     ends: dict[str, float] = {}
     log: Log = []
     for image in range(images):

@@ -1,8 +1,8 @@
 """The tasks of a bundle: the segments of all devices, each of which any worker can compute from its inputs alone.
 
 A device of a plan keeps values from one step to the next. A task keeps nothing: it receives all its inputs,
-computes one segment, and sends all its outputs. Whoever hands out the tasks holds the *pieces* of an image, and cuts
-the inputs of each task from them: piece 0 is the image, the others are the outputs of the tasks, in their order.
+computes one segment, and sends all its outputs. Whoever hands out the tasks holds the *pieces* of an image, and
+cuts the inputs of each task from them: piece 0 is the image, the others are the outputs of the tasks, in order.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 Handler = Callable[[Any, Context], Awaitable[None]]
 
 
-class Work(NamedTuple):
+class RunWork(NamedTuple):
     """What a worker does in a run: schedules as `WorkerSession` selects them, its links, and its engine."""
 
     schedules: Sequence[Schedule]
@@ -235,7 +235,7 @@ class WorkerServicer:
             raise ClovenError(problems)
         return WorkerSession(terms, work.schedules, links, work.engine, self.computing, self.aside)
 
-    def _work(self, terms: RunTerms) -> Work:
+    def _work(self, terms: RunTerms) -> RunWork:
         """Return what the worker does in a run: a device's part, or any task.
 
         Raises:
@@ -245,11 +245,11 @@ class WorkerServicer:
             if (tasks := self._bundle(terms.plan).tasks) is None:
                 raise ClovenError("has not loaded all parts of the bundle: start it on the bundle's folder")
             link = tasks.link(terms.run, self.name, self.identity)
-            return Work(tasks.schedules, {COORDINATOR: link}, tasks.engine)
+            return RunWork(tasks.schedules, {COORDINATOR: link}, tasks.engine)
         devices = {worker: device for device, worker in terms.names.items()}
         part = self.part(terms.plan, devices.get(self.name, self.name)).replaced(terms.names)
         links = {party: part.link(terms.run, party, self.identity) for party in part.schedule.parties}
-        return Work([part.schedule], links, part.engine)
+        return RunWork([part.schedule], links, part.engine)
 
     async def _listen(
         self, session: WorkerSession, stream: MessageStream, heard: asyncio.Event, context: Context

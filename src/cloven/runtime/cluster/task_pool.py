@@ -28,7 +28,7 @@ from cloven.runtime.cluster.image_task import NUMBERS
 from cloven.runtime.cluster.in_flight import Attempt, InFlight
 from cloven.runtime.cluster.protocol import ImageTimes, RunTerms, WorkerDescription
 from cloven.runtime.cluster.task_record import TaskRecord
-from cloven.runtime.cluster.task_scheduler import OUTSTANDING, Assignment, TaskScheduler
+from cloven.runtime.cluster.task_scheduler import OUTSTANDING, TakenTask, TaskScheduler
 from cloven.runtime.cluster.worker_client import PING, SILENT, WorkerClient, describe
 from cloven.runtime.cluster.worker_pool import Described, Trouble, WorkerPool
 
@@ -57,9 +57,9 @@ class TaskPool(WorkerPool):
         self.scheduler: TaskScheduler
         self.held: dict[int, dict[int, NDArray[Any]]] = {}
         self.sent: dict[int, list[ImageTimes]] = {}
-        self.attempts: dict[Assignment, Attempt] = {}
-        self.given: list[Assignment] = []
-        self.answered: set[Assignment] = set()
+        self.attempts: dict[TakenTask, Attempt] = {}
+        self.given: list[TakenTask] = []
+        self.answered: set[TakenTask] = set()
 
     def record(self) -> TaskRecord:
         """Return which worker received which tasks so far."""
@@ -94,8 +94,8 @@ class TaskPool(WorkerPool):
         for name, found in described.items():
             if found.tasks is None:
                 yield (
-                    f"{name} ({self.addresses[name]}) has loaded the part of one device; expected the whole bundle: "
-                    f"start it with `cloven worker BUNDLE --name {name}`"
+                    f"{name} ({self.addresses[name]}) has loaded the part of one device; expected the whole "
+                    f"bundle: start it with `cloven worker BUNDLE --name {name}`"
                 )
         if all(found.tasks is not None for found in described.values()):
             yield from self._differences(described, beside)
@@ -161,7 +161,7 @@ class TaskPool(WorkerPool):
             self.given.append(one)
             self._begin(self._compute(one))
 
-    async def _compute(self, one: Assignment) -> None:
+    async def _compute(self, one: TakenTask) -> None:
         """Let a worker compute a task, and keep its outputs; if it is lost, let others do it."""
         attempt, sent = self.attempts[one], []
         try:
@@ -188,7 +188,7 @@ class TaskPool(WorkerPool):
                 del self.attempts[one]
         self._hand_out()
 
-    def _keep_outputs(self, one: Assignment, outputs: Array, times: ImageTimes) -> None:
+    def _keep_outputs(self, one: TakenTask, outputs: Array, times: ImageTimes) -> None:
         """Keep the outputs of a task, and answer its image if it was the last."""
         if not self.scheduler.finish(one):
             return

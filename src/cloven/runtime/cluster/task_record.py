@@ -11,7 +11,7 @@ from cloven.documents import Document
 from cloven.graph.box import Box, count, whole, without
 from cloven.runtime.bundle.format import Box as BoxEntry
 from cloven.runtime.bundle.task_graph import IMAGE, TaskGraph
-from cloven.runtime.cluster.task_scheduler import Assignment
+from cloven.runtime.cluster.task_scheduler import TakenTask
 
 
 class ReceivedBox(Document):
@@ -75,7 +75,7 @@ class TaskRecord(Document):
     given: tuple[GivenTask, ...]
 
     @classmethod
-    def of(cls, graph: TaskGraph, given: Iterable[Assignment], answered: set[Assignment]) -> TaskRecord:
+    def of(cls, graph: TaskGraph, given: Iterable[TakenTask], answered: set[TakenTask]) -> TaskRecord:
         """Return the record of a run, from the assignments and those that were answered."""
         tasks = [
             RecordedTask(

@@ -10,7 +10,7 @@ OUTSTANDING = 2
 """The number of tasks that a worker may have: the inputs of the second travel while it computes the first."""
 
 
-class Assignment(NamedTuple):
+class TakenTask(NamedTuple):
     """A task of an image, and the worker that computes it."""
 
     image: int
@@ -40,7 +40,7 @@ class TaskScheduler:
     def __init__(self, needs: Sequence[Collection[int]], outstanding: int = OUTSTANDING) -> None:
         self.needs, self.outstanding = needs, outstanding
         self._images: dict[int, _Progress] = {}
-        self._taken: dict[str, set[Assignment]] = {}
+        self._taken: dict[str, set[TakenTask]] = {}
 
     def begin(self, image: int) -> None:
         """Add the tasks of an image; numbers of images ascend."""
@@ -52,9 +52,9 @@ class TaskScheduler:
         for worker, taken in self._taken.items():
             self._taken[worker] = {one for one in taken if one.image != image}
 
-    def due(self, workers: Collection[str]) -> list[Assignment]:
+    def due(self, workers: Collection[str]) -> list[TakenTask]:
         """Hand out tasks to these workers, as many as they may have now; return the new assignments."""
-        given: list[Assignment] = []
+        given: list[TakenTask] = []
         for image, progress in sorted(self._images.items()):
             for task in sorted(progress.waiting):
                 worker = min(workers, key=self._load, default=None)
@@ -62,11 +62,11 @@ class TaskScheduler:
                     return given
                 if progress.finished.issuperset(self.needs[task]):
                     progress.waiting.remove(task)
-                    given.append(Assignment(image, task, worker))
+                    given.append(TakenTask(image, task, worker))
                     self._taken.setdefault(worker, set()).add(given[-1])
         return given
 
-    def finish(self, done: Assignment) -> bool:
+    def finish(self, done: TakenTask) -> bool:
         """Mark a task as finished; return False if its worker does not have it."""
         taken = self._taken.get(done.worker, set())
         if done not in taken:
@@ -75,7 +75,7 @@ class TaskScheduler:
         self._images[done.image].finished.add(done.task)
         return True
 
-    def give_up(self, lost: Assignment) -> None:
+    def give_up(self, lost: TakenTask) -> None:
         """Take a task from its worker, which has been lost, so that another one computes it."""
         taken = self._taken.get(lost.worker, set())
         if lost in taken:
@@ -86,7 +86,7 @@ class TaskScheduler:
         """Return whether all tasks of an image are finished."""
         return len(self._images[image].finished) == len(self.needs)
 
-    def taken(self, image: int) -> list[Assignment]:
+    def taken(self, image: int) -> list[TakenTask]:
         """Return the tasks of an image that workers have now."""
         return sorted(one for taken in self._taken.values() for one in taken if one.image == image)
 

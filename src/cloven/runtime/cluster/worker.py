@@ -59,10 +59,11 @@ def load(folder: Path, identity: Identity | None, speed: float = 1.0) -> LoadedB
     plan = hashlib.sha256(read_bytes(bundle.folder / MANIFEST)).hexdigest()
     parts = {device: _loaded(bundle, device, plan, speed) for device in bundle.parts}
     for part in parts.values():
-        problems += [found for found in _problems(part, identity) if found not in problems]
+        problems += [found for found in _problems(part, identity, len(parts) == 1) if found not in problems]
     if problems:
         raise ClovenError(problems)
-    return LoadedBundle(plan, bundle.manifest, parts, _tasks(bundle, parts) if len(parts) > 1 else None)
+    whole = len(parts) == len(bundle.manifest.devices)
+    return LoadedBundle(plan, bundle.manifest, parts, _tasks(bundle, parts) if whole else None)
 
 
 def _tasks(bundle: Bundle, parts: Mapping[str, LoadedPart]) -> LoadedTasks | None:
@@ -72,7 +73,7 @@ def _tasks(bundle: Bundle, parts: Mapping[str, LoadedPart]) -> LoadedTasks | Non
     try:
         return LoadedTasks(task_graph(bundle.parts), parts)
     except ClovenError as error:
-        log.warning("no tasks", extra={"reason": str(error)})
+        log.warning("this bundle cannot be used with --steal: %s", error)
         return None
 
 
@@ -93,17 +94,17 @@ def _loaded(bundle: Bundle, device: str, plan: str, speed: float) -> LoadedPart:
     return LoadedPart(device, plan, bundle.manifest, schedule(part), slowed(engine, speed))
 
 
-def _problems(part: LoadedPart, identity: Identity | None) -> list[str]:
+def _problems(part: LoadedPart, identity: Identity | None, alone: bool) -> list[str]:
     """Return why the links cannot be protected as the plan requires; compile the ciphers that need it.
 
-    A worker that takes the place of a device looks for its keys when it joins a run, which names the others.
+    A worker that has several parts looks for its keys when it joins a run, which names the other workers.
     """
     found = []
     for party in sorted(part.schedule.parties):
         link = part.link("", party, identity)
         try:
             if link.cipher is not None:
-                if identity is None or identity.name == part.device:
+                if identity is None or alone:
                     link.key()
                 warm(link.cipher)
             elif link.protection == "mtls" and identity is None:
