@@ -76,7 +76,7 @@ Handler = Callable[[Any, Context], Awaitable[None]]
 
 
 class RunWork(NamedTuple):
-    """What a worker does in a run: schedules as `WorkerSession` selects them, its links, and its engine."""
+    """The work of a worker in a run: schedules as `WorkerSession` selects them, its links, and its engine."""
 
     schedules: Sequence[Schedule]
     links: Mapping[str, LinkSpec]

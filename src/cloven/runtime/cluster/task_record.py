@@ -1,4 +1,4 @@
-"""Which worker received which tasks in a run, and how much of each image it saw."""
+"""Record which worker received which tasks in a run, and how much of each image it saw."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class GivenTask(Document):
 
 
 class WorkerTasks(Document):
-    """What a worker received in a run.
+    """The tasks that a worker received in a run.
 
     Attributes:
         worker: its name.

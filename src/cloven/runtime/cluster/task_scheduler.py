@@ -1,4 +1,4 @@
-"""Which worker computes which task next: decisions only, without a network or a clock."""
+"""Decide which worker computes which task next, without a network or a clock."""
 
 from __future__ import annotations
 
