@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import cloven as cloven_api
 from cloven.runtime.cluster.task_record import TaskRecord
 from tests.cli.conftest import Run
 from tests.cli.processes import Process
+from tests.models import lenet5
+from tests.partition.test_equivalence import lenet
 
 IMAGES = 6
 
@@ -56,6 +59,19 @@ def test_a_run_says_which_worker_received_how_much_of_the_images(
     assert "tasks received, and the pixels of an image" in table
 
     record = TaskRecord.model_validate_json(Path("tasks.json").read_text())
+    program = cloven_api.compile(lenet5(), cloven_api.Plan.load("plan.toml"))
+    observed = cloven_api.read_tasks("tasks.json", program)
+    assert {one.device: round(one.raw_image, 4) for one in observed} == {
+        name: row["most_pixels"] for name, row in workers.items()
+    }
+    (one, *_) = cloven_api.read_tasks("tasks.json", program, image=0)
+    boxes = {(box.value, box.box) for task in record.tasks for box in task.inputs}
+    assert {(seen.value, seen.share) for seen in one.seen} <= boxes
+    with pytest.raises(cloven_api.ClovenError, match="no worker received image 99"):
+        cloven_api.read_tasks("tasks.json", program, image=99)
+    other = cloven_api.divide(lenet((3, 32, 32))[1], cloven_api.Vertical(), devices=1)
+    with pytest.raises(cloven_api.ClovenError, match="is not the record of a run of this program"):
+        cloven_api.read_tasks("tasks.json", other)
     assert {row.worker: row.model_dump() for row in record.workers()} == workers
     assert {link["link"][0] for link in shown["links"]} == {"coordinator", *workers}
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import cache
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from cloven.documents import Document
 from cloven.graph.box import Box, count, whole, without
@@ -73,6 +75,12 @@ class TaskRecord(Document):
     image: tuple[int, ...]
     tasks: tuple[RecordedTask, ...]
     given: tuple[GivenTask, ...]
+
+    @model_validator(mode="after")
+    def _known_tasks(self) -> Self:
+        if any(not 0 <= one.task < len(self.tasks) for one in self.given):
+            raise ValueError(f"given names a task that is not one of the {len(self.tasks)} tasks")
+        return self
 
     @classmethod
     def of(cls, graph: TaskGraph, given: Iterable[TakenTask], answered: set[TakenTask]) -> TaskRecord:
