@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from cloven.reporting.report_file import report as report
     from cloven.runtime.capture import capture as capture
     from cloven.runtime.local import run as run
+    from cloven.runtime.recorded_tasks import read_tasks as read_tasks
 
 _HOME = {
     "Advice": "cloven.advising.advice",
@@ -70,6 +71,7 @@ _HOME = {
     "estimate": "cloven.cost.estimate",
     "observe": "cloven.partition.observe",
     "read_capture": "cloven.auditing.captured",
+    "read_tasks": "cloven.runtime.recorded_tasks",
     "report": "cloven.reporting.report_file",
     "run": "cloven.runtime.local",
 }

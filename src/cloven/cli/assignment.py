@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from cloven.partition.program import Link, Program
     from cloven.runtime.check import Comparison
     from cloven.runtime.cluster.sending import SendSummary
+    from cloven.runtime.cluster.task_record import WorkerTasks
     from cloven.runtime.evaluation import Evaluation, SentImages
 
 log = logging.getLogger("cloven")
@@ -149,9 +151,10 @@ def print_result(result: AssignmentResult) -> None:
         times = [device.compute_ms, device.p95_ms, device.sealing_ms, device.opening_ms]
         steps = ", ".join(f"{step.ms:g}" for step in device.steps)
         devices.append([device.device, device.images, *times, steps])
+    of, steals = ("task", True) if result.summary.workers else ("image", False)
     table(
-        "devices: ms per image; median and 95th percentile of the compute time",
-        ["device", "images", "compute", "95 %", "sealing", "opening", "steps"],
+        f"devices: ms per {of}; median and 95th percentile of the compute time",
+        ["device", f"{of}s", "compute", "95 %", "sealing", "opening", "steps"],
         devices,
     )
     links = []
@@ -160,9 +163,26 @@ def print_result(result: AssignmentResult) -> None:
         times = [link.ms, link.p95_ms, link.uncertain_ms]
         links.append([" > ".join(link.link), protection, link.messages, link.bytes, *times])
     table(
-        "links: frames per image, bytes of all images; ms from sending to receiving, with uncertainty (+- ms)",
+        f"links: frames per {of}, bytes of all images; ms from sending to receiving, with uncertainty (+- ms)",
         ["link", "protection", "frames", "bytes", "ms", "95 %", "+- ms"],
         links,
+    )
+
+    if steals:
+        _print_workers(result.summary.workers)
+
+
+def _print_workers(workers: Sequence[WorkerTasks]) -> None:
+    """Print which parts each worker computed, and how much of the images it received for that."""
+    rows = []
+    for one in workers:
+        parts = ", ".join(f"{device} x{times}" for device, times in sorted(one.devices.items()))
+        pixels = [f"{one.mean_pixels:.1%}", f"{one.most_pixels:.1%}"]
+        rows.append([one.worker, one.tasks, one.images, *pixels, parts])
+    table(
+        "workers: tasks received, and the pixels of an image in all of them together (mean and most)",
+        ["worker", "tasks", "images", "pixels", "most", "parts of the plan"],
+        rows,
     )
 
 

@@ -52,17 +52,23 @@ REQUIRED = {
     "sent": ["cluster"],
     "auxiliary": ["cluster", "sent"],
     "queries": ["cluster", "sent", "auxiliary"],
+    "steal": ["cluster"],
+    "record": ["cluster", "steal"],
 }
 """The other options that an option requires."""
 
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """The options of a run on workers: the cluster file, the sending options, and the folder for sent images."""
+    """The options of a run on workers.
+
+    They are the cluster file, the sending options, the folder for sent images, and the file for the tasks.
+    """
 
     file: Path
     send: SendOptions
     sent: Path | None
+    record: Path | None
 
 
 def run(
@@ -110,6 +116,23 @@ def run(
             rich_help_panel=WORKERS,
         ),
     ] = None,
+    steal: Annotated[
+        bool,
+        typer.Option(
+            "--steal",
+            help="Let any worker compute any part of the plan: each idle one takes the next. The workers must have "
+            "loaded the whole bundle, and the plan needs more devices than there are workers.",
+            rich_help_panel=WORKERS,
+        ),
+    ] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --steal: write to this JSON file which worker received which part of which image.",
+            metavar="FILE",
+            rich_help_panel=WORKERS,
+        ),
+    ] = None,
     auxiliary: OwnImages = None,
     queries: OwnCount = 1000,
     model: ModelOption = "",
@@ -134,7 +157,9 @@ def run(
         return
     from cloven.runtime.cluster.send_options import SendOptions
 
-    options = ClusterOptions(cluster, SendOptions(window, deadline, patience if retry else 0.0), sent)
+    options = ClusterOptions(
+        cluster, SendOptions(window, deadline, patience if retry else 0.0, steal), sent, record
+    )
     _run_on_workers(plan, images, options, verify=verify, as_json=as_json)
 
 
@@ -170,6 +195,7 @@ def _run_on_workers(
     source: PlanOptions, images: ImageOptions, options: ClusterOptions, *, verify: bool, as_json: bool
 ) -> None:
     """Send images through workers and print the result; exit with 1 if an image failed or an output is wrong."""
+    from cloven.files import write_bytes
     from cloven.runtime.cluster.sending import send, write_answered
     from cloven.runtime.evaluation import evaluated
 
@@ -179,13 +205,15 @@ def _run_on_workers(
             "the plan does not name weights: comparing with the model that `cloven bundle` writes without --data"
         )
     given = assignment(source, images, verify=verify)
-    plan, pixels = given.plan, given.sent.pixels
+    pixels = given.sent.pixels
     with report_progress() as progress:
         outcome = send(coordinator, pixels, progress)
-    # Images that were sent again are counted twice, and the counts of lost workers are missing.
+    # Images that were sent again are counted twice, and the counts of lost workers are missing. The inputs of tasks
+    # all cross the coordinator's links, which the table of transfers does not have.
     numbers = [answer.number for answer in outcome.predictions]
-    silent = [name for name in plan.devices if name not in outcome.reports]
-    counted = outcome.sent() if numbers == list(range(len(pixels))) and not silent else None
+    silent = [name for name in coordinator.pool.workers if name not in outcome.reports]
+    complete = numbers == list(range(len(pixels))) and not silent and outcome.tasks is None
+    counted = outcome.sent() if complete else None
     for name in silent:
         log.warning("%s did not report its times and bytes", name)
     outputs = outcome.outputs if outcome.answered else None
@@ -201,6 +229,9 @@ def _run_on_workers(
             "wrote the sent images and their outputs: %s",
             write_answered(options.sent, outcome, pixels, given.sent.queries),
         )
+    if options.record is not None and outcome.tasks is not None:
+        write_bytes(options.record, outcome.tasks.text().encode())
+        log.info("wrote which worker received which part: %s", options.record)
     log_failures(result)
     if result.summary.failed or not equal:
         raise typer.Exit(MISSED)

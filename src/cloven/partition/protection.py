@@ -7,6 +7,8 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
+from cloven.errors import ClovenError
+
 COORDINATOR = "coordinator"
 """The party that sends the images and receives the outputs; no device may have this name."""
 
@@ -32,6 +34,20 @@ class Protection(BaseModel):
     def of(self, one: str, other: str) -> str:
         """Return the protection of the link between two parties."""
         return self.links.get(f"{one}-{other}") or self.links.get(f"{other}-{one}") or self.default
+
+    def of_all(self) -> str:
+        """Return the protection of all links.
+
+        Raises:
+            ClovenError: if single links differ.
+        """
+        differ = [name for name, protection in self.links.items() if protection != self.default]
+        if differ:
+            raise ClovenError(
+                f"the plan protects {', '.join(differ)} with another cipher than {self.default}, but a worker that "
+                "takes any task needs one protection for all links: remove protection.links from the plan"
+            )
+        return self.default
 
     def problems(self, devices: Sequence[str]) -> Iterator[str]:
         """Yield the problems for these devices, one sentence each."""

@@ -133,7 +133,22 @@ def machines(
     """Run a worker for each device of a bundle (some of ``others``); check that their logs have no error."""
     names = [device.folder for device in read_manifest(bundle).devices]
     folder.mkdir(parents=True, exist_ok=True)
-    made = {name: Machine(others.get(name, bundle) / name, folder, options(name)) for name in names}
+    with _running({n: Machine(others.get(n, bundle) / n, folder, options(n)) for n in names}, folder) as made:
+        yield made
+
+
+@contextmanager
+def equals(
+    bundle: Path, folder: Path, names: Sequence[str], options: Options = no_options
+) -> Iterator[dict[str, Machine]]:
+    """Run workers that have all loaded the whole bundle; check that their logs have no error."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _running({n: Machine(bundle, folder, options(n), n) for n in names}, folder) as made:
+        yield made
+
+
+@contextmanager
+def _running(made: dict[str, Machine], folder: Path) -> Iterator[dict[str, Machine]]:
     try:
         for machine in made.values():
             machine.ready()

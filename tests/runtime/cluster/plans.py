@@ -47,6 +47,7 @@ PLANS = {
     "fused": (3, '[strategy]\nkind = "horizontal"\naxis = "fused"'),
     "rows": (2, '[strategy]\nkind = "horizontal"\naxis = "rows"'),
     "tiles": (2, '[strategy]\nkind = "data"\ngrid = [2, 1]'),
+    "grid": (4, '[strategy]\nkind = "data"\ngrid = [2, 2]'),
     "hybrid": (
         3,
         '[[strategy]]\nkind = "data"\ngrid = [1, 2]\nuntil = "{middle}"\non = ["edge0", "edge1"]\n'
@@ -56,7 +57,7 @@ PLANS = {
 }
 """Devices and text of plans: one of each strategy, and the smallest."""
 
-STRATEGIES = [name for name in PLANS if name != "pair"]
+STRATEGIES = [name for name in PLANS if name not in ("pair", "grid")]
 
 PROTECTIONS = NAMES
 

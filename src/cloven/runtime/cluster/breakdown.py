@@ -23,7 +23,7 @@ class StepTime(Document):
 
 
 class DeviceTimes(Document):
-    """The times that a device spends on an image.
+    """The times that a device spends on an image; if it computes tasks of any part, on a task.
 
     Attributes:
         device: the name of the device.
@@ -76,7 +76,7 @@ def devices(reports: Mapping[str, PartyReport]) -> tuple[DeviceTimes, ...]:
     for device, party in reports.items():
         report = party.report
         seconds = np.array([image.seconds for image in report.images])
-        if not report.steps or not len(seconds):
+        if not seconds.size:
             continue
         medians, whole = _ms(np.median(seconds, axis=0)), seconds.sum(1)
         ms, late = _ms([np.median(whole), np.quantile(whole, 0.95)])
@@ -92,7 +92,7 @@ def devices(reports: Mapping[str, PartyReport]) -> tuple[DeviceTimes, ...]:
             p95_ms=late,
             sealing_ms=sealing,
             opening_ms=opening,
-            steps=tuple(StepTime(step=step, ms=ms) for step, ms in zip(report.steps, medians, strict=True)),
+            steps=tuple(StepTime(step=step, ms=ms) for step, ms in zip(report.steps, medians, strict=False)),
         )
         rows.append(row)
     return tuple(rows)

@@ -22,15 +22,15 @@ from cloven.errors import ClovenError
 from cloven.partition.plan import Plan
 from cloven.partition.protection import COORDINATOR
 from cloven.runtime.bundle.engine import Array
-from cloven.runtime.cluster.diagnosis import culprit
 from cloven.runtime.cluster.errors import FrameFailed, ImageRefused
 from cloven.runtime.cluster.health import ClusterHealth, DeviceHealth
 from cloven.runtime.cluster.image_task import NUMBERS
 from cloven.runtime.cluster.in_flight import InFlight
 from cloven.runtime.cluster.protocol import KEPT, ImageTimes, WorkerReport
 from cloven.runtime.cluster.send_options import SendOptions
+from cloven.runtime.cluster.task_pool import TaskPool
 from cloven.runtime.cluster.worker_client import SILENT
-from cloven.runtime.cluster.worker_pool import Trouble, WorkerPool
+from cloven.runtime.cluster.worker_pool import HUNG, WorkerPool
 from cloven.runtime.unit_images import pixels_of
 
 if TYPE_CHECKING:
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 REPORTING = 15.0
 """The timeout of the workers' reports in seconds; an overloaded machine may need long."""
-
-HUNG = 1.0
-"""Seconds without a message after which a worker is taken to be the cause of an overdue image."""
 
 LATE = 0.5
 """Seconds after which the coordinator asks the workers for the state of an image."""
@@ -119,6 +116,8 @@ class Coordinator:
     def pool_of(self, plan: Plan, names: Mapping[str, str] | None = None) -> WorkerPool:
         """Return workers for a plan that have not joined; ``names`` are those that take the places of devices."""
         in_flight = InFlight(min(LATE, self.options.deadline / 2), self.numbers)
+        if self.options.steal:
+            return TaskPool(plan, self.cluster, self.identity, in_flight)
         return WorkerPool(plan, self.cluster, self.identity, in_flight, names)
 
     async def change(self, pool: WorkerPool) -> None:
@@ -206,7 +205,7 @@ class Coordinator:
         The wait is limited by the time in which an image may be sent again and by ``retry`` since the outage began.
         A worker that has been silent for less than the deadline may be behind a slow link: images wait for it.
         """
-        while troubles := self.pool.troubles(max(SILENT, self.options.deadline - HUNG)):
+        while troubles := self.pool.blocking(max(SILENT, self.options.deadline - HUNG)):
             now = time.monotonic()
             self.ill = now if self.ill is None else self.ill
             if now >= min(until, self.ill + self.options.retry):
@@ -224,28 +223,15 @@ class Coordinator:
                 await pool.send(number, data)
                 output = await future
         except TimeoutError:
-            raise self._overdue(pool, number).failure() from None
+            raise pool.overdue(number, self.options.deadline).failure() from None
         finally:
             pool.in_flight.end(attempt)
             if not future.done() or future.cancelled() or future.exception() is not None:
                 future.cancel()
                 pool.forget(number)
         answered, came = time.perf_counter(), time.time()
-        ends = {"sent": [(pool.source, 0, sent)], "came": [(pool.sink, 0, came)]}
-        self.times.append(ImageTimes(input=number, seconds=[], **ends))
+        self.times.extend(pool.times(number, sent, came))
         return Prediction(number, output, answered - start, answered)
-
-    def _overdue(self, pool: WorkerPool, number: int) -> Trouble:
-        """Return the device or link that an overdue image waits for, according to the workers' last messages."""
-        workers = pool.workers
-        late = f"no answer within {self.options.deadline:g} s"
-        worst = max(workers.values(), key=lambda worker: worker.silent)
-        if worst.silent > HUNG:
-            return Trouble((worst.device,), f"{late}; it sent no message for {worst.silent:.1f} s")
-        states = {name: worker.states[number] for name, worker in workers.items() if number in worker.states}
-        found = culprit(states, pool.sink)
-        what = "it is still computing" if len(found) == 1 else f"{found[1]} waits for {found[0]}"
-        return Trouble(found, f"{late}; {what}")
 
     # --- health and reports -----------------------------------------------------------------------------------
 
@@ -257,7 +243,7 @@ class Coordinator:
             state: Literal["up", "down"] = "down" if why else "up"
             devices.append(DeviceHealth(device=name, state=state, reason=why or "", links=dict(worker.down)))
         return ClusterHealth(
-            ready=not self.pool.troubles(), devices=tuple(devices), in_flight=len(self.pool.in_flight)
+            ready=not self.pool.blocking(), devices=tuple(devices), in_flight=len(self.pool.in_flight)
         )
 
     async def reports(self) -> dict[str, PartyReport]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from cloven.runtime.bundle.engine import Array
@@ -13,22 +13,28 @@ from cloven.runtime.cluster.errors import FrameFailed
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
-    """An image that was sent: the future of its output, and the time of sending (monotonic clock)."""
+    """An image that was sent, or a task of one: the future of its output, and the time of sending (monotonic).
+
+    ``worker`` is the only worker that it was sent to; None if it passes through all of them.
+    """
 
     number: int
     output: asyncio.Future[Array]
     began: float
+    worker: str | None = None
 
 
 class InFlight:
-    """The attempts in flight by number; an image that is sent again gets a new number.
+    """The attempts in flight by number; what is sent again gets a new number.
 
     Attributes:
         late_after: the seconds after which an attempt counts as late; the other argument gives ascending numbers.
+        kinds: the number of kinds of attempts; the number of an attempt, modulo this, is its kind.
     """
 
     def __init__(self, late_after: float, numbers: Iterator[int]) -> None:
         self.late_after = late_after
+        self.kinds = 1
         self._numbers = numbers
         self._attempts: dict[int, Attempt] = {}
         self._last = -1
@@ -57,10 +63,14 @@ class InFlight:
         before = time.monotonic() - self.late_after
         return [number for number, attempt in self._attempts.items() if attempt.began < before]
 
-    def begin(self) -> Attempt:
+    def of(self, workers: Collection[str]) -> list[int]:
+        """Return the numbers of the attempts that pass through some of these workers."""
+        return [n for n, attempt in self._attempts.items() if attempt.worker is None or attempt.worker in workers]
+
+    def begin(self, kind: int = 0, worker: str | None = None) -> Attempt:
         """Add an attempt."""
-        self._last = next(self._numbers)
-        attempt = Attempt(self._last, asyncio.get_running_loop().create_future(), time.monotonic())
+        self._last = next(self._numbers) * self.kinds + kind
+        attempt = Attempt(self._last, asyncio.get_running_loop().create_future(), time.monotonic(), worker)
         self._attempts[attempt.number] = attempt
         self._empty.clear()
         return attempt

@@ -19,6 +19,7 @@ from cloven.runtime.cluster.worker_session import Engine
 if TYPE_CHECKING:
     from cloven.runtime.bundle.format import Manifest
     from cloven.runtime.bundle.schedule import Schedule
+    from cloven.runtime.cluster.loaded_tasks import LoadedTasks
     from cloven.runtime.link.identity import Identity
 
 
@@ -99,12 +100,13 @@ class LoadedBundle:
     """The parts of one bundle that a worker has loaded, by device. ``plan`` is the hash of its manifest.
 
     A worker that is a device of the plan loads that device's part. One that can take the place of any device loads
-    all parts.
+    all parts, and has their ``tasks`` too.
     """
 
     plan: str
     manifest: Manifest
     parts: Mapping[str, LoadedPart]
+    tasks: LoadedTasks | None = None
 
     def part(self, device: str) -> LoadedPart:
         """Return the part of a device.
@@ -118,5 +120,6 @@ class LoadedBundle:
 
     @property
     def largest(self) -> int:
-        """Return the bytes of the largest message of all parts."""
-        return max(part.schedule.largest for part in self.parts.values())
+        """Return the bytes of the largest message of all parts and tasks."""
+        tasks = 0 if self.tasks is None else self.tasks.largest
+        return max(tasks, *(part.schedule.largest for part in self.parts.values()))

@@ -177,15 +177,23 @@ class MeasureReply(PeerMessage):
 
 
 class DescribeRequest(PeerMessage):
-    """A request to describe a device's part of a plan, by the plan's hash; default: the worker's current part."""
+    """A request to describe a device's part of a plan, by the plan's hash; default: the worker's current part.
+
+    ``tasks`` requests the tasks of all parts instead.
+    """
 
     cloven: int
     plan: Text | None = None
     device: Text | None = None
+    tasks: bool = False
 
 
 class WorkerDescription(PeerMessage):
-    """The part of a bundle that a worker has loaded, and the run that it takes part in."""
+    """The part of a bundle that a worker has loaded, and the run that it takes part in.
+
+    ``tasks`` is a `TaskGraph` as JSON, if it was requested and all parts are loaded; ``device`` is then the name of
+    the worker.
+    """
 
     cloven: int
     device: Text
@@ -201,6 +209,7 @@ class WorkerDescription(PeerMessage):
     sink: bool
     process: Number
     run: Text | None
+    tasks: str | None = Field(default=None, max_length=TOML_BYTES)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -217,7 +226,9 @@ class RunTerms(PeerMessage):
     ``plan`` is the hash of the manifest, ``addresses`` are those of the devices, ``window`` is the maximum number
     of images in flight, and ``deadline`` is the seconds after which an image fails. ``names`` gives the worker that
     takes the place of a device, for each device that has another name than its worker. ``beside`` lists the other
-    runs of the same coordinator, which the worker may take part in at the same time.
+    runs of the same coordinator, which the worker may take part in at the same time. With ``tasks``, the worker
+    computes tasks of all parts instead of one part: the number of an image, modulo the number of tasks, is that of
+    the task.
     """
 
     run: Text
@@ -225,6 +236,7 @@ class RunTerms(PeerMessage):
     addresses: dict[Text, Address]
     names: dict[Text, Text] = Field(default={})
     beside: list[Text] = Field(default=[], max_length=16)
+    tasks: bool = False
     window: int = Field(ge=-(2**31), le=2**31)
     deadline: float = Field(gt=0, le=1e9, allow_inf_nan=False)
 
@@ -292,7 +304,7 @@ class WorkerReport(PeerMessage):
     """The measurements of a party in a run.
 
     Attributes:
-        steps: the program's steps that it runs.
+        steps: the program's steps that it runs; none if it computes tasks, each of which has one time.
         images: the times of the last images.
         refused: the numbers of refused frames and handshakes, by party and reason.
         bytes: payload bytes sent, by party.
@@ -313,7 +325,8 @@ class WorkerReport(PeerMessage):
 
     @model_validator(mode="after")
     def _each_step_has_a_time(self) -> Self:
-        if any(len(image.seconds) != len(self.steps) for image in self.images):
+        expected = len(self.steps) or len(self.images[0].seconds if self.images else ())
+        if any(len(image.seconds) != expected for image in self.images):
             raise ValueError("an image needs one time for each step")
         return self
 

@@ -22,6 +22,8 @@ from cloven.runtime.cluster import breakdown
 from cloven.runtime.cluster.coordinator import Coordinator, PartyReport, Prediction
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.cluster.send_options import SendOptions
+from cloven.runtime.cluster.task_pool import TaskPool
+from cloven.runtime.cluster.task_record import TaskRecord, WorkerTasks
 from cloven.runtime.sent_images import write_sent
 from cloven.runtime.unit_images import unit
 
@@ -45,6 +47,7 @@ class SendSummary(Document):
         latency: the time from sending an image to its answer.
         devices: the times on each device.
         links: the times and bytes of each link.
+        workers: the tasks that each worker received, if any worker could take any.
     """
 
     version: Literal[1] = 1
@@ -56,6 +59,7 @@ class SendSummary(Document):
     latency: breakdown.Latency
     devices: tuple[breakdown.DeviceTimes, ...]
     links: tuple[breakdown.LinkTimes, ...]
+    workers: tuple[WorkerTasks, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +70,13 @@ class SendOutcome:
         answers: the answer or the error of each image, in order.
         seconds: the time from the first image to the last answer.
         reports: the report of each party; see `Coordinator.reports`.
+        tasks: which worker received which tasks; None if each ran the part of a device.
     """
 
     answers: tuple[Prediction | FrameFailed, ...]
     seconds: float
     reports: Mapping[str, PartyReport] = field(repr=False)
+    tasks: TaskRecord | None = field(default=None, repr=False)
 
     @property
     def predictions(self) -> list[Prediction]:
@@ -109,6 +115,7 @@ class SendOutcome:
             latency=breakdown.latency([answer.seconds for answer in done]),
             devices=breakdown.devices(self.reports),
             links=breakdown.links(self.reports, self.sent()),
+            workers=self.tasks.workers() if self.tasks is not None else (),
         )
 
 
@@ -122,7 +129,7 @@ def coordinator(plan: Plan, cluster_file: Path, options: SendOptions) -> Coordin
 
     if problems := plan.transform.unsendable(plan.devices):
         raise ClovenError(problems)
-    cluster = Cluster.load(cluster_file, plan.devices)
+    cluster = Cluster.load(cluster_file, () if options.steal else plan.devices)
     identity = read(Path(cluster.keys), COORDINATOR) if cluster.keys is not None else None
     return Coordinator(plan, cluster, identity, options)
 
@@ -149,7 +156,8 @@ def send(run: Coordinator, pixels: NDArray[np.uint8], progress: Progress) -> Sen
                 found.append(answer)
                 progress("sending", len(found), len(pixels))
             seconds = perf_counter() - start
-            return SendOutcome(tuple(found), seconds, await run.reports())
+            tasks = run.pool.record() if isinstance(run.pool, TaskPool) else None
+            return SendOutcome(tuple(found), seconds, await run.reports(), tasks)
 
     return asyncio.run(everything())
 

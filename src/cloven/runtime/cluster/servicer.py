@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 import grpc.aio
@@ -27,6 +27,7 @@ from cloven.runtime.cluster.channels import (
     MessageStream,
 )
 from cloven.runtime.cluster.errors import PartyError
+from cloven.runtime.cluster.frame_stream import LinkSpec
 from cloven.runtime.cluster.halfopen import HalfOpen
 from cloven.runtime.cluster.loaded_part import LoadedBundle, LoadedPart
 from cloven.runtime.cluster.protocol import (
@@ -42,11 +43,12 @@ from cloven.runtime.cluster.protocol import (
     WorkerMessage,
     read,
 )
-from cloven.runtime.cluster.worker_session import WorkerSession
+from cloven.runtime.cluster.worker_session import Engine, WorkerSession
 from cloven.runtime.link.errors import LinkError
 from cloven.runtime.link.handshake import FirstMessages
 
 if TYPE_CHECKING:
+    from cloven.runtime.bundle.schedule import Schedule
     from cloven.runtime.link.identity import Identity
 
 log = logging.getLogger("cloven.worker")
@@ -71,6 +73,14 @@ GOODBYE = 0.5
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Handler = Callable[[Any, Context], Awaitable[None]]
+
+
+class RunWork(NamedTuple):
+    """The work of a worker in a run: schedules as `WorkerSession` selects them, its links, and its engine."""
+
+    schedules: Sequence[Schedule]
+    links: Mapping[str, LinkSpec]
+    engine: Engine
 
 
 class WorkerServicer:
@@ -123,11 +133,13 @@ class WorkerServicer:
 
     async def describe(self, message: bytes, _context: Context) -> bytes:
         """Return the description of the requested part; if it is not loaded, that of the current one."""
-        part = self.part()
+        part, tasks = self.part(), None
         with suppress(ClovenError):
             asked = read(DescribeRequest, message, "the peer")
             part = self.part(asked.plan, asked.device)
-        return part.description(next(iter(self.sessions), None)).encode()
+            tasks = self.bundles[part.plan].tasks if asked.tasks else None
+        described = part.description(next(iter(self.sessions), None))
+        return (described if tasks is None else tasks.description(self.name, described)).encode()
 
     def part(self, plan: str | None = None, device: str | None = None) -> LoadedPart:
         """Return a device's part of a plan; default: that of this name, or the first, in the current plan.
@@ -135,10 +147,13 @@ class WorkerServicer:
         Raises:
             ClovenError: if it is not loaded.
         """
-        wanted = plan or self.current.plan
-        if (bundle := self.bundles.get(wanted)) is None:
-            raise ClovenError(f"the bundle belongs to plan {self.current.plan[:12]}; expected {wanted[:12]}")
+        bundle = self._bundle(plan or self.current.plan)
         return bundle.part(device or (self.name if self.name in bundle.parts else next(iter(bundle.parts))))
+
+    def _bundle(self, plan: str) -> LoadedBundle:
+        if (bundle := self.bundles.get(plan)) is None:
+            raise ClovenError(f"the bundle belongs to plan {self.current.plan[:12]}; expected {plan[:12]}")
+        return bundle
 
     async def health(self, _: bytes, _context: Context) -> bytes:
         """Return the response of grpc.health.v1: serving."""
@@ -202,9 +217,7 @@ class WorkerServicer:
 
     def _join(self, terms: RunTerms) -> WorkerSession:
         problems: list[str] = []
-        devices = {worker: device for device, worker in terms.names.items()}
-        device = devices.get(self.name, self.name)
-        part = tried(lambda: self.part(terms.plan, device).replaced(terms.names), problems)
+        work = tried(lambda: self._work(terms), problems)
         if foreign := [run for run in self.sessions if run not in terms.beside]:
             problems.append(f"is busy with run {foreign[0]}; one coordinator at a time")
         elif len(self.sessions) >= RUNS:
@@ -213,15 +226,30 @@ class WorkerServicer:
             )
         if not 1 <= terms.window <= WINDOW:
             problems.append(f"window must be between 1 and {WINDOW}, got {terms.window}")
-        parties = part.schedule.parties if part is not None else ()
-        links = {party: part.link(terms.run, party, self.identity) for party in parties} if part is not None else {}
+        links = work.links if work is not None else {}
         dialled = [party for party, link in links.items() if link.dialer == self.name]
         unknown = sorted(set(dialled) - terms.addresses.keys())
         if unknown:
             problems.append(f"the address of {', '.join(unknown)} is missing")
-        if problems or part is None:
+        if problems or work is None:
             raise ClovenError(problems)
-        return WorkerSession(terms, part.schedule, links, part.engine, self.computing, self.aside)
+        return WorkerSession(terms, work.schedules, links, work.engine, self.computing, self.aside)
+
+    def _work(self, terms: RunTerms) -> RunWork:
+        """Return what the worker does in a run: a device's part, or any task.
+
+        Raises:
+            ClovenError: if it has not loaded what that needs, or has no keys for it.
+        """
+        if terms.tasks:
+            if (tasks := self._bundle(terms.plan).tasks) is None:
+                raise ClovenError("has not loaded all parts of the bundle: start it on the bundle's folder")
+            link = tasks.link(terms.run, self.name, self.identity)
+            return RunWork(tasks.schedules, {COORDINATOR: link}, tasks.engine)
+        devices = {worker: device for device, worker in terms.names.items()}
+        part = self.part(terms.plan, devices.get(self.name, self.name)).replaced(terms.names)
+        links = {party: part.link(terms.run, party, self.identity) for party in part.schedule.parties}
+        return RunWork([part.schedule], links, part.engine)
 
     async def _listen(
         self, session: WorkerSession, stream: MessageStream, heard: asyncio.Event, context: Context

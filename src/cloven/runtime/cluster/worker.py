@@ -18,6 +18,7 @@ from cloven.files import read_bytes
 from cloven.process_memory import returning_freed
 from cloven.runtime.cluster.channels import options
 from cloven.runtime.cluster.loaded_part import LoadedBundle, LoadedPart
+from cloven.runtime.cluster.loaded_tasks import LoadedTasks
 from cloven.runtime.cluster.servicer import WorkerServicer
 from cloven.runtime.cluster.slowdown import slowed
 from cloven.runtime.link.ciphers import warm
@@ -58,10 +59,22 @@ def load(folder: Path, identity: Identity | None, speed: float = 1.0) -> LoadedB
     plan = hashlib.sha256(read_bytes(bundle.folder / MANIFEST)).hexdigest()
     parts = {device: _loaded(bundle, device, plan, speed) for device in bundle.parts}
     for part in parts.values():
-        problems += [found for found in _problems(part, identity) if found not in problems]
+        problems += [found for found in _problems(part, identity, len(parts) == 1) if found not in problems]
     if problems:
         raise ClovenError(problems)
-    return LoadedBundle(plan, bundle.manifest, parts)
+    whole = len(parts) == len(bundle.manifest.devices)
+    return LoadedBundle(plan, bundle.manifest, parts, _tasks(bundle, parts) if whole else None)
+
+
+def _tasks(bundle: Bundle, parts: Mapping[str, LoadedPart]) -> LoadedTasks | None:
+    """Return the tasks of a whole bundle; if it has none that any worker can compute, log why."""
+    from cloven.runtime.bundle.task_graph import task_graph
+
+    try:
+        return LoadedTasks(task_graph(bundle.parts), parts)
+    except ClovenError as error:
+        log.warning("this bundle cannot be used with --steal: %s", error)
+        return None
 
 
 def _loaded(bundle: Bundle, device: str, plan: str, speed: float) -> LoadedPart:
@@ -81,17 +94,17 @@ def _loaded(bundle: Bundle, device: str, plan: str, speed: float) -> LoadedPart:
     return LoadedPart(device, plan, bundle.manifest, schedule(part), slowed(engine, speed))
 
 
-def _problems(part: LoadedPart, identity: Identity | None) -> list[str]:
+def _problems(part: LoadedPart, identity: Identity | None, alone: bool) -> list[str]:
     """Return why the links cannot be protected as the plan requires; compile the ciphers that need it.
 
-    A worker that takes the place of a device looks for its keys when it joins a run, which names the others.
+    A worker that has several parts looks for its keys when it joins a run, which names the other workers.
     """
     found = []
     for party in sorted(part.schedule.parties):
         link = part.link("", party, identity)
         try:
             if link.cipher is not None:
-                if identity is None or identity.name == part.device:
+                if identity is None or alone:
                     link.key()
                 warm(link.cipher)
             elif link.protection == "mtls" and identity is None:

@@ -63,12 +63,18 @@ LEAVING = 1.0
 LARGEST = 2**26
 """The size in bytes of the largest control message: the report of a run, sent only on request."""
 
-LARGEST_DESCRIPTION = 3 * TOML_BYTES
-"""The size in bytes of the longest description: it contains a plan, whose quotes are escaped."""
+LARGEST_DESCRIPTION = 6 * TOML_BYTES
+"""The size in bytes of the longest description: it contains a plan, and perhaps tasks, whose quotes are escaped."""
 
 
 async def describe(
-    worker: str, address: str, identity: Identity | None, plan: str | None = None, device: str | None = None
+    worker: str,
+    address: str,
+    identity: Identity | None,
+    plan: str | None = None,
+    device: str | None = None,
+    *,
+    tasks: bool = False,
 ) -> WorkerDescription:
     """Request the description of a part of a worker.
 
@@ -78,12 +84,13 @@ async def describe(
         identity: our keys, for TLS.
         plan: the hash of the plan's bundle; default: the worker's current one.
         device: the device of that plan; default: the one that the worker is.
+        tasks: request the tasks of all parts instead.
 
     Raises:
         PartyError: if the request fails.
         LinkError: if the worker uses another version of the protocol, or its answer is malformed.
     """
-    wanted = DescribeRequest(cloven=VERSION, plan=plan, device=device)
+    wanted = DescribeRequest(cloven=VERSION, plan=plan, device=device, tasks=tasks)
     answer = await _ask(worker, address, identity, DESCRIBE, wanted.encode(), ANSWER)
     return read(WorkerDescription, answer, worker, most=LARGEST_DESCRIPTION)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -13,12 +13,14 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cloven.errors import ClovenError
 from cloven.partition.plan import Plan, check
 from cloven.partition.protection import COORDINATOR
 from cloven.runtime.cluster import frame_stream
 from cloven.runtime.cluster.channels import CLOSED
+from cloven.runtime.cluster.diagnosis import culprit
 from cloven.runtime.cluster.errors import FrameFailed, PartyError
 from cloven.runtime.cluster.events import (
     Event,
@@ -32,7 +34,7 @@ from cloven.runtime.cluster.frame_stream import LinkSpec
 from cloven.runtime.cluster.image_task import NUMBERS
 from cloven.runtime.cluster.in_flight import InFlight
 from cloven.runtime.cluster.peer_connections import PeerConnection
-from cloven.runtime.cluster.protocol import VERSION, JoinRequest, RunTerms, WorkerDescription
+from cloven.runtime.cluster.protocol import VERSION, ImageTimes, JoinRequest, RunTerms, WorkerDescription
 from cloven.runtime.cluster.worker_client import PING, SILENT, WorkerClient, describe
 from cloven.runtime.link.ciphers import warm
 from cloven.runtime.link.errors import LinkError
@@ -42,13 +44,15 @@ if TYPE_CHECKING:
     from cloven.cost.cluster import Cluster
     from cloven.runtime.cluster.send_options import SendOptions
     from cloven.runtime.link.identity import Identity
-    from cloven.runtime.link.octets import Data
 
 JOINING = 25.0
 """Seconds within which all workers must join: a little more than they wait for their links."""
 
 GRACE = 0.3
 """Seconds within which the loss of a device is taken as the cause of the loss of its link."""
+
+HUNG = 1.0
+"""Seconds without a message after which a worker is taken to be the cause of an overdue image."""
 
 Described = Mapping[str, WorkerDescription]
 """The description of each worker."""
@@ -82,6 +86,7 @@ class WorkerPool:
         names: the worker that takes the place of a device, for each device that has another name than its worker.
         devices: the device of each worker, in the plan's order.
         addresses: the addresses of the workers, which are sent to all of them.
+        in_flight: the images; ``frames`` is what the numbers of frames stand for: images, or tasks of them.
         source, sink: the worker that receives the images, and the one that sends the outputs.
         numbers: the number of elements of an output.
     """
@@ -93,22 +98,29 @@ class WorkerPool:
         identity: Identity | None,
         in_flight: InFlight,
         names: Mapping[str, str] | None = None,
+        frames: InFlight | None = None,
     ) -> None:
         self.plan, self.identity, self.in_flight = plan, identity, in_flight
+        self.frames = in_flight if frames is None else frames
         self.tls = None if cluster.insecure else identity
         self.names = dict(names or {})
-        self.devices = {self.names.get(device, device): device for device in plan.devices}
+        self.devices = self._places(cluster)
         self.addresses = {name: cluster.devices[name].address or "" for name in self.devices}
         self.run = secrets.token_hex(8)
         self.changed = asyncio.Event()
         self.aside = ThreadPoolExecutor(1)
         self.workers = {
-            name: WorkerClient(name, self.addresses, self.tls, in_flight, self._on_event) for name in self.addresses
+            name: WorkerClient(name, self.addresses, self.tls, self.frames, self._on_event)
+            for name in self.addresses
         }
         self.connections: dict[str, PeerConnection] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.source, self.sink, self.numbers = "", "", 0
         self.leaving = False
+
+    def _places(self, _: Cluster) -> dict[str, str]:
+        """Return the device whose place each worker takes."""
+        return {self.names.get(device, device): device for device in self.plan.devices}
 
     # --- joining and leaving ----------------------------------------------------------------------------------
 
@@ -125,32 +137,37 @@ class WorkerPool:
         described = await self._described(time.monotonic() + options.retry)
         if problems := list(self._mismatches(described, beside)):
             raise ClovenError(problems)
-        plan = next(iter(described.values()))
+        self._learn(described)
+        self._dial(described)
+        terms = self._terms(next(iter(described.values())).plan, options, beside)
+        for worker in self.workers.values():
+            self._begin(self._keep(worker, JoinRequest(cloven=VERSION, join=terms)))
+        await self._joined(options.retry)
+
+    def _learn(self, described: Described) -> None:
+        """Take from the descriptions what the run needs to know."""
         (self.source,) = (device for device, found in described.items() if found.source)
         (self.sink,) = (device for device, found in described.items() if found.sink)
-        self.numbers = prod(plan.output)
-        self._dial(described)
-        terms = RunTerms(
+        self.numbers = prod(next(iter(described.values())).output)
+
+    def _terms(self, plan: str, options: SendOptions, beside: Collection[str]) -> RunTerms:
+        return RunTerms(
             run=self.run,
-            plan=plan.plan,
+            plan=plan,
             addresses=self.addresses,
             names=self.names,
             beside=list(beside),
             window=options.window,
             deadline=options.deadline,
         )
-        for worker in self.workers.values():
-            self._begin(self._keep(worker, JoinRequest(cloven=VERSION, join=terms)))
-        await self._joined(options.retry)
+
+    def _describe(self, worker: WorkerClient) -> Awaitable[WorkerDescription]:
+        return describe(worker.device, worker.address, self.tls, device=self.devices[worker.device])
 
     async def _described(self, until: float) -> Described:
         """Return the workers' descriptions, once all of them answer."""
         while True:
-            asked = (
-                describe(name, worker.address, self.tls, device=self.devices[name])
-                for name, worker in self.workers.items()
-            )
-            answers = await asyncio.gather(*asked, return_exceptions=True)
+            answers = await asyncio.gather(*map(self._describe, self.workers.values()), return_exceptions=True)
             wrong = [answer for answer in answers if isinstance(answer, BaseException)]
             for answer in wrong:
                 if not isinstance(answer, ClovenError):
@@ -166,6 +183,16 @@ class WorkerPool:
             await asyncio.sleep(PING)
 
     def _mismatches(self, described: Described, beside: Collection[str]) -> Iterator[str]:
+        """Yield the reasons why the workers cannot run the plan together."""
+        yield from self._differences(described, beside)
+        for end, marked in (
+            ("receives the images", [name for name, found in described.items() if found.source]),
+            ("sends the outputs", [name for name, found in described.items() if found.sink]),
+        ):
+            if len(marked) != 1:
+                yield f"{', '.join(marked) or 'no worker'} {end}; expected one worker: write the bundle again"
+
+    def _differences(self, described: Described, beside: Collection[str]) -> Iterator[str]:
         first, plan = next(iter(described.items()))
         for worker, found in described.items():
             at, device = f"{worker} ({self.addresses[worker]})", self.devices[worker]
@@ -177,12 +204,6 @@ class WorkerPool:
                 yield f"{at} and {first} have bundles that were not written together: copy one bundle to all"
             elif found.run is not None and found.run not in beside:
                 yield f"{at} is busy with run {found.run}; one coordinator at a time"
-        for end, marked in (
-            ("receives the images", [name for name, found in described.items() if found.source]),
-            ("sends the outputs", [name for name, found in described.items() if found.sink]),
-        ):
-            if len(marked) != 1:
-                yield f"{', '.join(marked) or 'no worker'} {end}; expected one worker: write the bundle again"
 
     def _dial(self, described: Described) -> None:
         """Connect to the workers that receive images or send outputs, if all keys are present."""
@@ -198,13 +219,17 @@ class WorkerPool:
             raise ClovenError(problems)
         for link in links:
             connection = PeerConnection(
-                link, link.other, self._on_event, lambda n: n not in self.in_flight, self.aside
+                link, link.other, self._on_event, lambda n: n not in self.frames, self.aside
             )
             self.connections[link.other] = connection
             connection.dial(self.addresses[link.other], self.tls)
 
+    def _protection(self, worker: str) -> str:
+        """Return the protection of our link with a worker."""
+        return self.plan.protection.of(COORDINATOR, self.devices[worker])
+
     def _link_with(self, worker: str, largest: int) -> LinkSpec:
-        protection = self.plan.protection.of(COORDINATOR, self.devices[worker])
+        protection = self._protection(worker)
         key = partial(frame_stream.link_key, self.identity, worker, protection)
         link = LinkSpec(self.run, COORDINATOR, worker, protection, key, frame_stream.limits(largest))
         if protection == "mtls" and self.tls is None:
@@ -225,7 +250,7 @@ class WorkerPool:
                 for other in self.workers.values() if worker.joined else ():
                     other.part(worker.device)
                 worker.lose(error)
-                self._fail(self.in_flight.numbers, Trouble((worker.device,), worker.reason))
+                self._fail(self.frames.numbers, Trouble((worker.device,), worker.reason))
                 self.changed.set()
             await asyncio.sleep(PING)
 
@@ -254,7 +279,7 @@ class WorkerPool:
 
     # --- images -----------------------------------------------------------------------------------------------
 
-    async def send(self, number: int, image: Data) -> None:
+    async def send(self, number: int, image: NDArray[Any]) -> None:
         """Send an image to the device that receives the images; wait while its queue is full."""
         await self.connections[self.source].send(number, 0, [image])
 
@@ -262,6 +287,11 @@ class WorkerPool:
         """Tell the workers to drop an image that is no longer awaited."""
         for worker in self.workers.values():
             worker.drop(number)
+
+    def times(self, number: int, sent: float, came: float) -> list[ImageTimes]:
+        """Return the times of the frames of an answered image; it was sent, and its output came, at these times."""
+        ends = {"sent": [(self.source, 0, sent)], "came": [(self.sink, 0, came)]}
+        return [ImageTimes(input=number, seconds=[], **ends)]
 
     def _take(self, party: str, frame: Opened) -> None:
         """Complete an image with its output, if it is in flight."""
@@ -285,7 +315,8 @@ class WorkerPool:
             case ImageGivenUp(device, failure):
                 link = None if failure.party is None else (failure.party, device)
                 error = FrameFailed(failure.reason, device=None if link else device, link=link)
-                self.in_flight.fail(failure.input, error)
+                if failure.input in self.frames.of([device]):
+                    self.frames.fail(failure.input, error)
             case WorkerLinkLost(device, party, reason):
                 self._lose_link(party, device, reason)
             case LinkChanged(party, up, reason):
@@ -308,6 +339,22 @@ class WorkerPool:
         ours = self.connections.items()
         return found + [Trouble((COORDINATOR, name), c.reason, c.final) for name, c in ours if not c.up]
 
+    def blocking(self, silence: float = SILENT) -> list[Trouble]:
+        """Return the troubles because of which no image can be answered now."""
+        return self.troubles(silence)
+
+    def overdue(self, number: int, deadline: float) -> Trouble:
+        """Return the device or link that an overdue image waits for, according to the workers' last messages."""
+        workers = self.workers
+        late = f"no answer within {deadline:g} s"
+        worst = max(workers.values(), key=lambda worker: worker.silent)
+        if worst.silent > HUNG:
+            return Trouble((worst.device,), f"{late}; it sent no message for {worst.silent:.1f} s")
+        states = {name: worker.states[number] for name, worker in workers.items() if number in worker.states}
+        found = culprit(states, self.sink)
+        what = "it is still computing" if len(found) == 1 else f"{found[1]} waits for {found[0]}"
+        return Trouble(found, f"{late}; {what}")
+
     async def wait(self) -> None:
         """Wait until something has changed, at most ``PING`` seconds."""
         self.changed.clear()
@@ -317,7 +364,7 @@ class WorkerPool:
             return
 
     def _lose_link(self, one: str, other: str, reason: str) -> None:
-        self._begin(self._diagnose(self.in_flight.numbers, Trouble(self._ends(one, other), reason)))
+        self._begin(self._diagnose(self.frames.numbers, Trouble(self._ends(one, other), reason)))
 
     async def _diagnose(self, numbers: Sequence[int], trouble: Trouble) -> None:
         """Fail images because of the loss of a link, or of a device at one of its ends.
@@ -332,7 +379,7 @@ class WorkerPool:
 
     def _fail(self, numbers: Sequence[int], trouble: Trouble) -> None:
         for number in numbers:
-            self.in_flight.fail(number, trouble.failure())
+            self.frames.fail(number, trouble.failure())
 
     def _ends(self, one: str, other: str) -> tuple[str, str]:
         """Return the ends of a link in the plan's order, the coordinator first, whichever end reported it."""

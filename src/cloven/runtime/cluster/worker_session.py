@@ -51,6 +51,7 @@ class WorkerSession:
 
     Attributes:
         connections: the links to the parties that it receives from or sends to.
+        schedules: what to do for an image; with several, its number, modulo how many they are, selects one.
         tasks: the images in flight, by number.
         outcomes: the numbers of images that were finished, failed or dropped, and of messages that came too late.
         outbox: the messages to the coordinator; None marks the end.
@@ -59,13 +60,13 @@ class WorkerSession:
     def __init__(
         self,
         terms: RunTerms,
-        schedule: Schedule,
+        schedules: Sequence[Schedule],
         links: Mapping[str, LinkSpec],
         engine: Engine,
         computing: Executor,
         aside: Executor,
     ) -> None:
-        self.terms, self.schedule, self.engine, self.computing = terms, schedule, engine, computing
+        self.terms, self.schedules, self.engine, self.computing = terms, schedules, engine, computing
         self.took: dict[int, float] = {}
         self.tasks: dict[int, tuple[ImageTask, asyncio.Task[None]]] = {}
         self.finished: set[int] = set()
@@ -144,8 +145,11 @@ class WorkerSession:
             raise FrameFailed(
                 f"more than {2 * self.terms.window} images are in flight, twice the window of the run"
             )
-        task = ImageTask(self.schedule)
+        task = self._task(number)
         self.tasks[number] = (task, asyncio.create_task(self._run(number, task)))
+
+    def _task(self, number: int) -> ImageTask:
+        return ImageTask(self.schedules[number % len(self.schedules)])
 
     async def _run(self, number: int, task: ImageTask) -> None:
         def send(message: Message, data: Sequence[Data]) -> Awaitable[None]:
@@ -221,7 +225,7 @@ class WorkerSession:
         """Return the state of an image on this worker."""
         if number in self.tasks:
             return self.tasks[number][0].state
-        return DONE if number in self.finished else ImageTask(self.schedule).state
+        return DONE if number in self.finished else self._task(number).state
 
     def _reasons(self) -> dict[str, str]:
         return {name: connection.reason for name, connection in self.connections.items() if not connection.up}
@@ -246,7 +250,7 @@ class WorkerSession:
             if connection.refused:
                 refused[name] = {str(reason): n for reason, n in connection.refused.items()}
         return WorkerReport(
-            steps=[job.step for job in self.schedule.jobs],
+            steps=[job.step for job in self.schedules[0].jobs] if len(self.schedules) == 1 else [],
             images=[task.times(number) for number, task in self.times],
             refused=refused,
             bytes={name: c.sent["bytes"] for name, c in self.connections.items()},
