@@ -78,7 +78,7 @@ def test_any_worker_computes_any_task_and_the_outputs_are_exact(
 
 def test_a_slow_worker_takes_fewer_tasks(tmp_path: Path) -> None:
     bundle = bundled("lenet5", "grid")
-    speeds = {"fast": 1.0, "slow": 0.01}
+    speeds = {"fast": 1.0, "slow": 0.002}
     with equals(bundle, tmp_path, list(speeds), lambda name: ("--speed", speeds[name])) as made:
         file = cluster(tmp_path, made)
         send(bundle, file, images("lenet5", 12), STEAL)  # the slow worker measures its tasks first
