@@ -28,7 +28,21 @@ def test_a_run_says_which_worker_received_how_much_of_the_images(
     for i in range(IMAGES):
         pixels = np.random.default_rng(i).integers(0, 256, (40, 30, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(f"photos/{i}.png")
-    assert cloven("plan", "lenet5", "--strategy", "data", "--grid", "2x2", "--out", "plan.toml").code == 0
+    assert (
+        cloven(
+            "plan",
+            "lenet5",
+            "--strategy",
+            "data",
+            "--grid",
+            "2x2",
+            "--transform",
+            "image=uint8",
+            "--out",
+            "plan.toml",
+        ).code
+        == 0
+    )
     assert cloven("bundle", "plan.toml", "--out", "bundle").code == 0
     unnamed = cloven("worker", "bundle")
     assert (unnamed.code, unnamed.err.count("give --name or --keys")) == (2, 1)

@@ -138,7 +138,7 @@ class TaskPool(WorkerPool):
         for one in self.scheduler.taken(number):
             attempt = self.attempts[one]
             self.workers[one.worker].drop(attempt.number)
-            self.frames.fail(attempt.number, FrameFailed("the image is no longer awaited", lost=True))
+            self.frames.fail(attempt.number, FrameFailed("the image is no longer awaited"))
         self._end(number)
         self._hand_out()
 
