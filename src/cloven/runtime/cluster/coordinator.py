@@ -7,10 +7,11 @@ its own number, so an answer that arrives too late cannot be taken for that of a
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +29,7 @@ from cloven.runtime.cluster.image_task import NUMBERS
 from cloven.runtime.cluster.in_flight import InFlight
 from cloven.runtime.cluster.protocol import KEPT, ImageTimes, WorkerReport
 from cloven.runtime.cluster.send_options import SendOptions
+from cloven.runtime.cluster.standbys import Standbys
 from cloven.runtime.cluster.task_pool import TaskPool
 from cloven.runtime.cluster.worker_client import SILENT
 from cloven.runtime.cluster.worker_pool import HUNG, WorkerPool
@@ -38,8 +40,16 @@ if TYPE_CHECKING:
 
     from cloven.runtime.link.identity import Identity
 
+log = logging.getLogger("cloven")
+
 REPORTING = 15.0
 """The timeout of the workers' reports in seconds; an overloaded machine may need long."""
+
+HANGING = 1.5
+"""Seconds without a message after which a standby takes the place of a worker."""
+
+REPLACING = 5.0
+"""Seconds within which a standby must have joined."""
 
 LATE = 0.5
 """Seconds after which the coordinator asks the workers for the state of an image."""
@@ -82,6 +92,7 @@ class Coordinator:
         shape: the shape of one image, (C, H, W).
         pool: the workers to which images are sent.
         numbers: the numbers of attempts, over all pools.
+        standbys: the workers that can take the place of a lost one.
         retiring: the pools whose last images are in flight, by their runs.
     """
 
@@ -91,6 +102,10 @@ class Coordinator:
         self.numbers = count()
         self.retiring: dict[str, asyncio.Task[None]] = {}
         self.pool = self.pool_of(plan)
+        places = (*options.standby, *plan.devices) if options.standby else ()
+        addresses = {name: cluster.devices[name].address or "" for name in places}
+        self.standbys = Standbys(plan, options.standby, addresses, self.pool.tls)
+        self.guards: list[asyncio.Task[None]] = []
         self.times: deque[ImageTimes] = deque(maxlen=KEPT)
         self.window = asyncio.Semaphore(options.window)
         self.ill: float | None = None
@@ -106,9 +121,16 @@ class Coordinator:
         except BaseException:
             await self.pool.close()
             raise
+        if self.options.standby:
+            await self.standbys.ask(self.options.standby, self._runs())
+            watching = self.standbys.watch(lambda: self.pool.workers, self._runs)
+            self.guards = [asyncio.create_task(watching), asyncio.create_task(self._replace_lost())]
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        for guard in self.guards:
+            guard.cancel()
+        await asyncio.gather(*self.guards, return_exceptions=True)
         await asyncio.gather(*self.retiring.values(), self.pool.close())
 
     # --- the workers ------------------------------------------------------------------------------------------
@@ -127,12 +149,36 @@ class Coordinator:
             ClovenError: if the workers cannot join; images are then still sent to the earlier ones.
         """
         try:
-            await pool.join(self.options, beside=[self.pool.run, *self.retiring])
+            await pool.join(replace(self.options, retry=0.0), beside=self._runs())
         except BaseException:
             await pool.close()
             raise
         before, self.pool = self.pool, pool
         self.retiring[before.run] = asyncio.create_task(self._retire(before))
+
+    def _runs(self) -> list[str]:
+        return [self.pool.run, *self.retiring]
+
+    async def _replace_lost(self) -> None:
+        """Let standbys take the places of workers that are lost or hang, and send their images again."""
+        while True:
+            await self.pool.wait()
+            pool, lost = self.pool, self.pool.lost(HANGING)
+            places = self.standbys.places(pool.devices, lost) if lost else None
+            if places is None:
+                continue
+            takers = {device: worker for device, worker in places.items() if worker not in pool.workers}
+            try:
+                async with asyncio.timeout(REPLACING):
+                    await self.change(self.pool_of(self.plan, places))
+            except (ClovenError, TimeoutError) as error:
+                reason = str(error) or f"it has not joined within {REPLACING:g} s"
+                log.warning("cannot replace %s: %s", ", ".join(lost), reason)
+                self.standbys.reasons |= dict.fromkeys(takers.values(), reason)
+                continue
+            for device, worker in takers.items():
+                log.warning("%s takes the place of %s", worker, device)
+            pool.give_up(lost[0])
 
     async def _retire(self, pool: WorkerPool) -> None:
         """Close a pool when its last image has been answered or has failed."""
@@ -150,7 +196,7 @@ class Coordinator:
         """
         data = self._encoded(image)
         async with self.window:
-            until = time.monotonic() + self.options.retry
+            until = time.monotonic() + self.patience
             while True:
                 await self._ready(until)
                 try:
@@ -158,6 +204,11 @@ class Coordinator:
                 except FrameFailed as failed:
                     if not failed.lost or time.monotonic() >= until:
                         raise
+
+    @property
+    def patience(self) -> float:
+        """The seconds during which an image is sent again after a loss: while a standby is ready, the deadline."""
+        return max(self.options.retry, self.options.deadline if self.standbys.ready else 0.0)
 
     def _encoded(self, image: Array) -> NDArray[Any]:
         """Return an image in the type in which the plan sends it.
@@ -208,7 +259,7 @@ class Coordinator:
         while troubles := self.pool.blocking(max(SILENT, self.options.deadline - HUNG)):
             now = time.monotonic()
             self.ill = now if self.ill is None else self.ill
-            if now >= min(until, self.ill + self.options.retry):
+            if now >= min(until, self.ill + self.patience):
                 raise troubles[0].failure()
             await self.pool.wait()
         self.ill = None
@@ -242,6 +293,10 @@ class Coordinator:
             why = worker.trouble()
             state: Literal["up", "down"] = "down" if why else "up"
             devices.append(DeviceHealth(device=name, state=state, reason=why or "", links=dict(worker.down)))
+        for name, reason in self.standbys.reasons.items():
+            devices.append(
+                DeviceHealth(device=name, state="down" if reason else "standby", reason=reason, links={})
+            )
         return ClusterHealth(
             ready=not self.pool.blocking(), devices=tuple(devices), in_flight=len(self.pool.in_flight)
         )

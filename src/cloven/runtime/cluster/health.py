@@ -8,10 +8,13 @@ from cloven.documents import Document
 
 
 class DeviceHealth(Document):
-    """The state of a device, the reason if it is down, and its links that are down, with their reasons."""
+    """The state of a device, the reason if it is down, and its links that are down, with their reasons.
+
+    A ``standby`` is not in use, and can take the place of a lost device.
+    """
 
     device: str
-    state: Literal["up", "down"]
+    state: Literal["up", "down", "standby"]
     reason: str
     links: dict[str, str]
 

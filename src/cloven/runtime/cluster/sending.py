@@ -129,7 +129,7 @@ def coordinator(plan: Plan, cluster_file: Path, options: SendOptions) -> Coordin
 
     if problems := plan.transform.unsendable(plan.devices):
         raise ClovenError(problems)
-    cluster = Cluster.load(cluster_file, () if options.steal else plan.devices)
+    cluster = Cluster.load(cluster_file, () if options.steal else (*plan.devices, *options.standby))
     identity = read(Path(cluster.keys), COORDINATOR) if cluster.keys is not None else None
     return Coordinator(plan, cluster, identity, options)
 

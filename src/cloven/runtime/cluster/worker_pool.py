@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -339,6 +340,15 @@ class WorkerPool:
         ours = self.connections.items()
         return found + [Trouble((COORDINATOR, name), c.reason, c.final) for name, c in ours if not c.up]
 
+    def lost(self, silence: float) -> list[str]:
+        """Return the workers that have left, or have been silent for some seconds."""
+        return [name for name, worker in self.workers.items() if worker.trouble(silence) is not None]
+
+    def give_up(self, worker: str) -> None:
+        """Fail the images in flight, since a worker is lost."""
+        why = self.workers[worker].trouble(0) or "was replaced"
+        self._fail(self.frames.numbers, Trouble((worker,), why))
+
     def blocking(self, silence: float = SILENT) -> list[Trouble]:
         """Return the troubles because of which no image can be answered now."""
         return self.troubles(silence)
@@ -358,10 +368,9 @@ class WorkerPool:
     async def wait(self) -> None:
         """Wait until something has changed, at most ``PING`` seconds."""
         self.changed.clear()
-        try:
-            await asyncio.wait_for(self.changed.wait(), PING)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):  # unlike `asyncio.wait_for`, it never swallows a cancellation
+            async with asyncio.timeout(PING):
+                await self.changed.wait()
 
     def _lose_link(self, one: str, other: str, reason: str) -> None:
         self._begin(self._diagnose(self.frames.numbers, Trouble(self._ends(one, other), reason)))

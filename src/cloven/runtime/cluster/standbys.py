@@ -1,0 +1,101 @@
+"""The workers that can take the place of a lost one: the standbys, and devices of the plan that have come back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from cloven.errors import ClovenError
+from cloven.partition.plan import Plan, check
+from cloven.runtime.cluster.worker_client import describe
+
+if TYPE_CHECKING:
+    from cloven.runtime.link.identity import Identity
+
+log = logging.getLogger("cloven")
+
+ASKING = 1.0
+"""Seconds between two requests to a worker that is not in use."""
+
+UNKNOWN = "has not been asked yet"
+
+
+class Standbys:
+    """The workers beside those in use, with the reason why each cannot take a place now; empty if it can.
+
+    A standby has loaded the whole bundle and can take the place of any device. A device of the plan whose place was
+    taken can only take it back.
+
+    Attributes:
+        plan: the plan of the run.
+        names: the standbys, in order of preference.
+        addresses: the addresses of the standbys and of the plan's devices.
+        reasons: by worker; only those that are not in use.
+    """
+
+    def __init__(
+        self, plan: Plan, names: Sequence[str], addresses: Mapping[str, str], identity: Identity | None
+    ) -> None:
+        self.plan, self.names, self.addresses, self.identity = plan, tuple(names), addresses, identity
+        self.reasons: dict[str, str] = {}
+
+    @property
+    def ready(self) -> list[str]:
+        """Return the workers that can take a place now."""
+        return [name for name, reason in self.reasons.items() if not reason]
+
+    async def watch(self, used: Callable[[], Collection[str]], runs: Callable[[], Collection[str]]) -> None:
+        """Keep the reasons up to date.
+
+        Args:
+            used: returns the workers in use.
+            runs: returns our runs; a worker that takes part in another one cannot be used.
+        """
+        while True:
+            await self.ask([name for name in self.addresses if name not in used()], runs())
+            await asyncio.sleep(ASKING)
+
+    async def ask(self, names: Sequence[str], runs: Collection[str]) -> None:
+        """Ask workers that are not in use whether they can take a place."""
+        found = await asyncio.gather(*(self._reason(name, runs) for name in names))
+        before, self.reasons = self.reasons, dict(zip(names, found, strict=True))
+        for name, reason in self.reasons.items():
+            if reason != before.get(name, UNKNOWN if name in self.names else reason):
+                log.info("%s can take the place of a lost device", name) if not reason else log.warning(
+                    "%s cannot take the place of a lost device: %s", name, reason
+                )
+
+    async def _reason(self, name: str, runs: Collection[str]) -> str:
+        devices = {self.plan.devices[0], self.plan.devices[-1]} if name in self.names else {name}
+        try:
+            for device in devices:
+                found = await describe(name, self.addresses[name], self.identity, device=device)
+                if check(found.plan_text)[0] != self.plan:
+                    return "it has the bundle of another plan"
+                if found.device != device:
+                    return f"it has loaded the part of {found.device} only; start it on the whole bundle"
+                if found.run is not None and found.run not in runs:
+                    return f"it is busy with run {found.run}"
+        except ClovenError as error:
+            return str(error)
+        return ""
+
+    def places(self, used: Mapping[str, str], lost: Collection[str]) -> dict[str, str] | None:
+        """Return the worker of each device after the loss of some workers; None if there are too few.
+
+        Args:
+            used: the device of each worker in use.
+            lost: the workers that are lost.
+        """
+        found = {device: worker for worker, device in used.items() if worker not in lost}
+        free = self.ready
+        for worker in lost:
+            device = used[worker]
+            taker = next((name for name in free if name in self.names or name == device), None)
+            if taker is None:
+                return None
+            free.remove(taker)
+            found[device] = taker
+        return found

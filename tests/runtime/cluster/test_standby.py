@@ -1,0 +1,205 @@
+"""Standbys take the places of devices that die or hang: every image is answered once, and exactly."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from cloven.errors import ClovenError
+from cloven.runtime.cluster.coordinator import Coordinator, Prediction
+from cloven.runtime.cluster.send_options import SendOptions
+from tests.runtime.cluster.machines import (
+    Event,
+    Machine,
+    Outcomes,
+    cluster,
+    coordinator,
+    equals,
+    machines,
+    outcomes,
+    with_keys,
+    within,
+)
+from tests.runtime.cluster.plans import accounted, bundled, keys, many, plan_of
+
+BUNDLE = bundled("lenet5", "vertical")
+NAMES = ["edge0", "edge1", "edge2", "edge3"]
+
+Machines = dict[str, Machine]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    """Return the workers of edge0 to edge3; each test leaves them in any state."""
+    with equals(BUNDLE, tmp_path_factory.mktemp("workers"), NAMES) as made:
+        yield made
+
+
+@pytest.fixture
+def workers(shared: Machines) -> Iterator[Machines]:
+    """Return the workers, all of which run."""
+    for worker in shared.values():
+        if worker.process.poll() is not None:
+            worker.again()
+    for worker in shared.values():
+        worker.ready()
+    yield shared
+    for worker in shared.values():
+        if worker.process.poll() is None:
+            worker.resume()
+
+
+def made(
+    workers: Machines, folder: Path, standby: tuple[str, ...] = ("edge3",), deadline: float = 10
+) -> Coordinator:
+    """Return a coordinator of edge0 to edge2 with standbys."""
+    return coordinator(plan_of(BUNDLE), cluster(folder, workers), SendOptions(deadline=deadline, standby=standby))
+
+
+async def sent(run: Coordinator, count: int, events: dict[int, Event]) -> Outcomes:
+    """Return the outcomes of images; trigger events after some of them."""
+    async with run:
+        return await outcomes(run, many(count), events)
+
+
+def gap(found: Outcomes) -> float:
+    """Return the longest time without an answer, in seconds."""
+    times = sorted(answer.answered for answer in found if isinstance(answer, Prediction))
+    return max(later - earlier for earlier, later in pairwise(times))
+
+
+@pytest.mark.parametrize("device", ["edge0", "edge1", "edge2"])
+def test_a_standby_takes_the_place_of_a_killed_device(workers: Machines, tmp_path: Path, device: str) -> None:
+    run = made(workers, tmp_path)
+    found = within(60, sent(run, 400, {100: workers[device].kill}))
+
+    assert len(found) == 400
+    assert not accounted(found)
+    assert "edge3" in run.pool.workers
+    assert device not in run.pool.workers
+    assert gap(found) < 3  # 0.4 s on an idle machine; see benchmarks/failover.py
+
+
+def test_a_standby_takes_the_place_of_a_device_that_hangs(workers: Machines, tmp_path: Path) -> None:
+    found = within(60, sent(made(workers, tmp_path, deadline=30), 300, {100: workers["edge1"].pause}))
+
+    assert len(found) == 300
+    assert not accounted(found)
+    assert gap(found) < 6  # 2 s on an idle machine
+
+
+def test_a_device_that_has_come_back_takes_its_place_again(workers: Machines, tmp_path: Path) -> None:
+    async def everything() -> Outcomes:
+        async with made(workers, tmp_path) as run:
+            first = await outcomes(run, many(80), {40: workers["edge1"].kill})
+            workers["edge1"].again()
+            while run.standbys.ready != ["edge1"]:
+                await asyncio.sleep(0.1)
+            second = await outcomes(run, many(80), {40: workers["edge3"].kill})
+            assert sorted(run.pool.workers) == ["edge0", "edge1", "edge2"]
+            return first + second
+
+    found = within(60, everything())
+    assert not accounted(found)
+    assert len(found) == 160
+
+
+def test_without_a_standby_left_the_lost_device_is_named_at_once(workers: Machines, tmp_path: Path) -> None:
+    async def everything() -> tuple[Outcomes, list[tuple[str, str]]]:
+        async with made(workers, tmp_path) as run:
+            workers["edge3"].kill()
+            while run.standbys.ready:
+                await asyncio.sleep(0.1)
+            found = await outcomes(run, many(60), {20: workers["edge1"].kill})
+            return found, [(device.device, device.state) for device in run.health().devices]
+
+    found, states = within(30, everything())
+    failed = accounted(found)
+    assert failed
+    assert "edge1" in {failure.device for failure in failed}
+    assert ("edge3", "down") in states
+
+
+def test_a_standby_that_loaded_one_part_is_not_used(tmp_path: Path) -> None:
+    bundle = bundled("lenet5", "vertical")
+    with machines(bundle, tmp_path / "parts") as three:
+        (tmp_path / "spare").mkdir()
+        spare = Machine(bundle / "edge1", tmp_path / "spare")
+        try:
+            all_of_them = three | {"edge3": spare.ready()}
+            run = made(all_of_them, tmp_path)
+
+            async def reason() -> str:
+                async with run:
+                    return run.standbys.reasons["edge3"]
+
+            assert within(30, reason()).startswith("it has loaded the part of edge1 only; start it on the whole")
+        finally:
+            spare.kill()
+
+
+def test_encrypted_links(tmp_path: Path) -> None:
+    bundle = bundled("lenet5", "vertical", "aes-256-gcm")
+    with equals(bundle, tmp_path / "workers", NAMES, with_keys(keys())) as four:
+        file = cluster(tmp_path, four, keys())
+        run = coordinator(plan_of(bundle), file, SendOptions(deadline=10, standby=("edge3",)))
+        found = within(60, sent(run, 200, {100: four["edge1"].kill}))
+
+    assert not accounted(found)
+    assert "edge3" in run.pool.workers
+
+
+@pytest.mark.slow
+def test_ten_rounds_of_devices_that_are_killed_and_restarted_at_random(workers: Machines, tmp_path: Path) -> None:
+    chance = random.Random(0)
+    for _ in range(10):
+        events: dict[int, Callable[[], object]] = {}
+        for at in range(150, 1000, 250):
+            victim = workers[chance.choice(NAMES)]
+            events[at] = victim.kill
+            events[at + 60] = victim.again
+
+        async def everything(events: dict[int, Event] = events) -> Outcomes:
+            async with made(workers, tmp_path) as run:
+                for worker in workers.values():
+                    worker.ready()
+                return await outcomes(run, many(1000), events)
+
+        found = within(200, everything())
+        assert len(found) == 1000
+        assert not accounted(found)
+        for worker in workers.values():
+            if worker.process.poll() is not None:
+                worker.again()
+            worker.ready()
+
+
+BUSY = "while True: pass"
+
+
+@pytest.mark.slow
+def test_busy_cores_are_not_taken_for_a_loss(workers: Machines, tmp_path: Path) -> None:
+    run = made(workers, tmp_path)
+    burning = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(2 * (os.cpu_count() or 2))]
+    try:
+        found = within(600, sent(run, 10_000, {}))
+    finally:
+        for process in burning:
+            process.kill()
+            process.wait()
+
+    assert not accounted(found)
+    assert sorted(run.pool.workers) == ["edge0", "edge1", "edge2"]
+
+
+def test_a_standby_without_an_address(workers: Machines, tmp_path: Path) -> None:
+    with pytest.raises(ClovenError, match="the address of edge9 is missing"):
+        made(workers, tmp_path, standby=("edge9",))
