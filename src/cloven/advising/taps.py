@@ -63,7 +63,8 @@ def taps(program: Program, cluster: Cluster) -> tuple[ExposedTap, ...]:
     """Return the taps of a program if none of its links were protected.
 
     The links with the coordinator carry the image and the answer. A device that is not trusted observes everything
-    that it receives, and the last one computes the answer.
+    that it receives, and the last one computes the answer. A standby may take the place of the first one, which
+    receives the image.
     """
     image, answer = (COORDINATOR, program.source), (program.sink, COORDINATOR)
     found = []
@@ -81,4 +82,7 @@ def taps(program: Program, cluster: Cluster) -> tuple[ExposedTap, ...]:
             found.append(ExposedTap(f"device {device}", None, None, ("pixels", "labels")))
         elif any(link[1] == device for link in program.links):
             found.append(ExposedTap(f"device {device}", None, observe(program, device=device)[0], known))
+    for device in program.standby:
+        if device not in cluster.devices or not cluster.devices[device].trusted:
+            found.append(ExposedTap(f"device {device}", None, None, ("pixels", "labels")))
     return tuple(found)

@@ -132,6 +132,15 @@ Deadline = Annotated[
         help="Time after which an image fails.", min=0.1, max=DAY, metavar="SECONDS", rich_help_panel=WORKERS
     ),
 ]
+Standby = Annotated[
+    str | None,
+    typer.Option(
+        help="Standbys that take the place of a lost or hanging device; default: all of the plan. They must have "
+        "loaded the whole bundle.",
+        metavar="NAME,...",
+        rich_help_panel=WORKERS,
+    ),
+]
 Listen = Annotated[str, typer.Option(help="Address to listen on; port 0 takes any free port.", metavar="HOST:PORT")]
 Keys = Annotated[
     Path | None,

@@ -116,6 +116,14 @@ def plan(
             help="data: exact, or none (zeros around each tile).", metavar="NAME", rich_help_panel=STRATEGY
         ),
     ] = "exact",
+    standby: Annotated[
+        str,
+        typer.Option(
+            help="Further devices that may take the place of a lost one, e.g. edge3,edge4.",
+            metavar="NAME,...",
+            rich_help_panel=STRATEGY,
+        ),
+    ] = "",
     start: Annotated[
         str,
         typer.Option(
@@ -244,6 +252,7 @@ def plan(
             "model": resolved[0].model_dump(mode="json", exclude_none=True) if resolved else {**UNKNOWN, **file},
             "routing": routing,
             "reuse": reuse,
+            "standby": names_in(standby),
             **protected(protect or []),
             **transformed(transform or []),
             **entries,
@@ -316,6 +325,11 @@ def print_plan(plan: PlanDescription, *, transfers: bool) -> None:
         "A device's memory is its weights and values; a worker process takes about 100 MB more, for Python and "
         "onnxruntime."
     )
+    if plan.standby:
+        print_text(
+            f"{', '.join(plan.standby)}: on standby for any device, also for the one that receives the image. A "
+            "standby may receive all that the devices receive, so it must be trusted as much as any of them."
+        )
     if not plan.exact:
         reasons = "; ".join(plan.inexact)
         print_text(f"The result is NOT the model's ({reasons}); `cloven run --verify` measures by how much.")

@@ -28,9 +28,11 @@ from cloven.cli.options import (
     Picture,
     PlanFile,
     Seed,
+    Standby,
     Std,
     Weights,
     Window,
+    names_in,
     unmet,
 )
 from cloven.cli.printing import print_json, table
@@ -53,6 +55,7 @@ REQUIRED = {
     "auxiliary": ["cluster", "sent"],
     "queries": ["cluster", "sent", "auxiliary"],
     "steal": ["cluster"],
+    "standby": ["cluster"],
     "record": ["cluster", "steal"],
 }
 """The other options that an option requires."""
@@ -116,6 +119,7 @@ def run(
             rich_help_panel=WORKERS,
         ),
     ] = None,
+    standby: Standby = None,
     steal: Annotated[
         bool,
         typer.Option(
@@ -157,9 +161,9 @@ def run(
         return
     from cloven.runtime.cluster.send_options import SendOptions
 
-    options = ClusterOptions(
-        cluster, SendOptions(window, deadline, patience if retry else 0.0, steal), sent, record
-    )
+    chosen = None if standby is None else names_in(standby)
+    sending = SendOptions(window, deadline, patience if retry else 0.0, steal, chosen)
+    options = ClusterOptions(cluster, sending, sent, record)
     _run_on_workers(plan, images, options, verify=verify, as_json=as_json)
 
 

@@ -23,9 +23,11 @@ from cloven.cli.options import (
     Mean,
     ModelOption,
     PlanFile,
+    Standby,
     Std,
     Weights,
     Window,
+    names_in,
     unmet,
 )
 from cloven.errors import ClovenError, tried
@@ -46,6 +48,7 @@ def serve(
     ],
     window: Window = 8,
     deadline: Deadline = 30.0,
+    standby: Standby = None,
     listen: Listen = "127.0.0.1:8000",
     keys: Keys = None,
     insecure: Insecure = False,
@@ -118,13 +121,14 @@ def serve(
     from cloven.runtime.link.identity import read
     from cloven.zoo.folders import decode_picture, picture_size
 
+    chosen = None if standby is None else names_in(standby)
     plan = plan_of(PlanOptions(plan_file, ModelOptions(model, input_size, classes, weights, mean, std)))
     tls = None if insecure else keys
     problems: list[str] = []
     identity = tried(lambda: read(tls), problems) if tls is not None else None
     here = tried(lambda: check_address(listen, tls, insecure), problems)
     names = tried(lambda: _class_names(class_names, plan.named_model.classes), problems) if class_names else None
-    workers = tried(lambda: coordinator(plan, cluster, SendOptions(window, deadline)), problems)
+    workers = tried(lambda: coordinator(plan, cluster, SendOptions(window, deadline, standby=chosen)), problems)
     if problems or here is None or workers is None:
         raise ClovenError(problems)
 

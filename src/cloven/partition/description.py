@@ -57,6 +57,7 @@ class PlanDescription(Document):
         links: the traffic of each link, including those of the coordinator.
         devices: what each device computes and holds.
         transfers: the transfers between devices.
+        standby: the devices that can take the place of any other, and then receive what it receives.
     """
 
     version: Literal[1] = 1
@@ -67,6 +68,7 @@ class PlanDescription(Document):
     links: tuple[LinkDescription, ...]
     devices: tuple[Usage, ...]
     transfers: tuple[TransferDescription, ...]
+    standby: tuple[str, ...] = ()
 
 
 def described(plan: Plan, program: Program, bandwidth: int | None = None) -> PlanDescription:
@@ -79,6 +81,7 @@ def described(plan: Plan, program: Program, bandwidth: int | None = None) -> Pla
         links=described_links(program, bandwidth),
         devices=tuple(usage(program)),
         transfers=described_transfers(program),
+        standby=program.standby,
     )
 
 

@@ -155,7 +155,8 @@ def observe(
             carries something. A list of links in place of a link, as in ``[["edge0->edge1", "edge1->edge2"]]``, is
             one listener on all of them: one observation.
         device: a device that the listener controls, instead of links. The observation has all that it receives,
-            including the image if the coordinator sends it there.
+            including the image if the coordinator sends it there. A standby of the plan can take any place: there
+            is an observation for each device that receives something.
         view: ``full`` is everything that crosses; ``paper`` is one share of ``value``, as Mehrafrooz et al. (2025)
             and Rajasekar et al. (2024) count it.
         value: a layer or op, to observe only the shares of its value. The default ``links`` are then the links that
@@ -188,6 +189,9 @@ def observe(
         raise ClovenError(
             "device cannot be combined with links or view='paper': it observes everything that the device receives"
         )
+    if device in program.standby:
+        places = [_received(program, other, value) for other in program.devices if _receives(program, other, value)]
+        return tuple(replace(one, device=f"{device} as {one.device}") for one in places)
     return (_received(program, device, value),)
 
 
@@ -225,10 +229,19 @@ def seen_on(
     return Observation(seen, "paper", bool(carrying), links, program.graph, program)
 
 
+def _receives(program: Program, device: str, value: str | None) -> bool:
+    """Return whether a device receives the image, or a share (of a value) from another device."""
+    image = device == program.source and value in (None, program.graph.input.name)
+    name = None if value is None else program.graph.find(value)
+    return image or any(t.link[1] == device and name in (None, t.value) for t in program.transfers)
+
+
 def _received(program: Program, device: str, value: str | None) -> Observation:
     """Return what a device receives over its links, and the image if the coordinator sends it there."""
     if device not in program.devices:
-        raise ClovenError(f"no device is named {shown(device)}; the program has {', '.join(program.devices)}")
+        raise ClovenError(
+            f"no device is named {shown(device)}; the program has {', '.join((*program.devices, *program.standby))}"
+        )
     observed = seen_on(program, *(link for link in program.links if link[1] == device), value=value)
     image = program.graph.input
     if device == program.source and value in (None, image.name):

@@ -27,6 +27,7 @@ from cloven.graph.graph import Graph
 from cloven.partition import compiler
 from cloven.partition.compiler import Routing
 from cloven.partition.data import Data
+from cloven.partition.division import wrong_names
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.program import Program
 from cloven.partition.protection import Protection
@@ -111,13 +112,15 @@ Entries = Annotated[
 class Plan(_Frozen):
     """A division of a model: one ``[strategy]``, or several ``[[strategy]]`` in sequence, and the devices.
 
-    A plan without a ``model`` can be compiled for any model that it fits.
+    A plan without a ``model`` can be compiled for any model that it fits. ``standby`` lists further devices, each
+    of which may take the place of any lost device.
     """
 
     version: Literal[1] = 1
     model: ModelSpec | None = None
     strategy: Entries
     devices: Names
+    standby: Names = ()
     routing: Routing = "direct"
     reuse: bool = True
     protection: Protection = Protection()
@@ -173,7 +176,8 @@ class Plan(_Frozen):
     def toml(self) -> str:
         """Return the plan as TOML."""
         document = self.model_dump(mode="json", exclude_none=True)
-        head = [f"{key} = {toml_value(document[key])}" for key in ("version", "devices", "routing", "reuse")]
+        keys = ("version", "devices", *(("standby",) if self.standby else ()), "routing", "reuse")
+        head = [f"{key} = {toml_value(document[key])}" for key in keys]
         one = len(self.stages) == 1
         tables = [("[model]", document["model"])] if self.model is not None else []
         tables += [("[strategy]" if one else "[[strategy]]", spec) for spec in document["strategy"]]
@@ -198,6 +202,7 @@ def problems(graph: Graph, plan: Plan) -> list[str]:
     """Return all problems of a plan for a graph, one sentence each."""
     return [
         *(_another_model(graph, plan.model) if plan.model is not None else ()),
+        *(wrong_names([*plan.devices, *plan.standby]) if plan.standby else ()),
         *plan.protection.problems(plan.devices),
         *compiler.problems(
             graph,
@@ -247,7 +252,7 @@ def compile(model: Graph, plan: Plan) -> Program:  # noqa: A001 - the verb that 
         reuse=plan.reuse,
         transforms=plan.transform,
     )
-    return replace(program, protection=plan.protection)
+    return replace(program, protection=plan.protection, standby=tuple(plan.standby))
 
 
 def check(text: str, where: str = "the plan") -> tuple[Plan | None, list[str]]:

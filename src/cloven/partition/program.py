@@ -90,8 +90,8 @@ class Program:
 
     ``source`` holds the images at the start, ``sink`` the output at the end. ``halo`` is False if tiles are
     computed without their halo. ``transforms`` are applied to values before they are sent, and ``protection``
-    encrypts them. ``graph`` is the graph that is computed, which a strategy may have rewritten; ``model`` is the
-    original graph, if it is known.
+    encrypts them. Each device of ``standby`` may take the place of any other. ``graph`` is the graph that is
+    computed, which a strategy may have rewritten; ``model`` is the original graph, if it is known.
     """
 
     graph: Graph
@@ -105,6 +105,7 @@ class Program:
     transforms: Transforms = UNCHANGED
     protection: Protection = UNPROTECTED
     model: Graph | None = None
+    standby: tuple[str, ...] = ()
 
     @property
     def exact(self) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from cloven.errors import ClovenError
+from cloven.runtime.bundle.format import MANIFEST
 from cloven.runtime.cluster.coordinator import Coordinator, Prediction
 from cloven.runtime.cluster.send_options import SendOptions
 from tests.runtime.cluster.machines import (
@@ -30,10 +34,22 @@ from tests.runtime.cluster.machines import (
 )
 from tests.runtime.cluster.plans import accounted, bundled, keys, many, plan_of
 
-BUNDLE = bundled("lenet5", "vertical")
 NAMES = ["edge0", "edge1", "edge2", "edge3"]
 
 Machines = dict[str, Machine]
+
+
+def with_standby(bundle: Path, folder: Path) -> Path:
+    """Return the same bundle, whose plan has edge3 as a standby."""
+    made = Path(shutil.copytree(bundle, folder / "bundle", copy_function=os.link))
+    manifest = json.loads((made / MANIFEST).read_text())
+    plan = plan_of(bundle).model_copy(update={"standby": ("edge3",)})
+    (made / MANIFEST).unlink()
+    (made / MANIFEST).write_text(json.dumps(manifest | {"plan": plan.toml()}))
+    return made
+
+
+BUNDLE = with_standby(bundled("lenet5", "vertical"), Path(tempfile.mkdtemp()))
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +145,7 @@ def test_without_a_standby_left_the_lost_device_is_named_at_once(workers: Machin
 
 
 def test_a_standby_that_loaded_one_part_is_not_used(tmp_path: Path) -> None:
-    bundle = bundled("lenet5", "vertical")
+    bundle = BUNDLE
     with machines(bundle, tmp_path / "parts") as three:
         (tmp_path / "spare").mkdir()
         spare = Machine(bundle / "edge1", tmp_path / "spare")
@@ -147,7 +163,7 @@ def test_a_standby_that_loaded_one_part_is_not_used(tmp_path: Path) -> None:
 
 
 def test_encrypted_links(tmp_path: Path) -> None:
-    bundle = bundled("lenet5", "vertical", "aes-256-gcm")
+    bundle = with_standby(bundled("lenet5", "vertical", "aes-256-gcm"), tmp_path)
     with equals(bundle, tmp_path / "workers", NAMES, with_keys(keys())) as four:
         file = cluster(tmp_path, four, keys())
         run = coordinator(plan_of(bundle), file, SendOptions(deadline=10, standby=("edge3",)))
@@ -201,5 +217,12 @@ def test_busy_cores_are_not_taken_for_a_loss(workers: Machines, tmp_path: Path) 
 
 
 def test_a_standby_without_an_address(workers: Machines, tmp_path: Path) -> None:
-    with pytest.raises(ClovenError, match="the address of edge9 is missing"):
+    with pytest.raises(ClovenError, match="the address of edge3 is missing"):
+        made({name: worker for name, worker in workers.items() if name != "edge3"}, tmp_path)
+
+
+def test_a_standby_that_the_plan_does_not_name(workers: Machines, tmp_path: Path) -> None:
+    with pytest.raises(
+        ClovenError, match="edge9 is not a standby of the plan; write the plan with `cloven plan --"
+    ):
         made(workers, tmp_path, standby=("edge9",))

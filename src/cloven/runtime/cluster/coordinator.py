@@ -102,9 +102,10 @@ class Coordinator:
         self.numbers = count()
         self.retiring: dict[str, asyncio.Task[None]] = {}
         self.pool = self.pool_of(plan)
-        places = (*options.standby, *plan.devices) if options.standby else ()
+        standby = plan.standby if options.standby is None else options.standby
+        places = (*standby, *plan.devices) if standby and not options.steal else ()
         addresses = {name: cluster.devices[name].address or "" for name in places}
-        self.standbys = Standbys(plan, options.standby, addresses, self.pool.tls)
+        self.standbys = Standbys(plan, standby, addresses, self.pool.tls)
         self.guards: list[asyncio.Task[None]] = []
         self.times: deque[ImageTimes] = deque(maxlen=KEPT)
         self.window = asyncio.Semaphore(options.window)
@@ -121,8 +122,8 @@ class Coordinator:
         except BaseException:
             await self.pool.close()
             raise
-        if self.options.standby:
-            await self.standbys.ask(self.options.standby, self._runs())
+        if self.standbys.addresses:
+            await self.standbys.ask(self.standbys.names, self._runs())
             watching = self.standbys.watch(lambda: self.pool.workers, self._runs)
             self.guards = [asyncio.create_task(watching), asyncio.create_task(self._replace_lost())]
         return self

@@ -14,11 +14,11 @@ class SendOptions:
         deadline: the seconds after which an image fails.
         retry: the seconds during which an image is sent again after the loss of a device or link; 0 for no retry.
         steal: let any worker compute any task of the plan, and hand the next one to whichever is idle.
-        standby: the workers that take the place of a device that is lost or hangs.
+        standby: those standbys of the plan that take the place of a device that is lost or hangs; None for all.
     """
 
     window: int = 8
     deadline: float = 30.0
     retry: float = 0.0
     steal: bool = False
-    standby: tuple[str, ...] = ()
+    standby: tuple[str, ...] | None = None

@@ -129,7 +129,18 @@ def coordinator(plan: Plan, cluster_file: Path, options: SendOptions) -> Coordin
 
     if problems := plan.transform.unsendable(plan.devices):
         raise ClovenError(problems)
-    cluster = Cluster.load(cluster_file, () if options.steal else (*plan.devices, *options.standby))
+    standby = plan.standby if options.standby is None else options.standby
+    problems = [
+        f"{name} is not a standby of the plan; write the plan with `cloven plan --standby {name}`, so that what it "
+        "may receive counts"
+        for name in standby
+        if name not in plan.standby
+    ]
+    if options.steal and options.standby:
+        problems.append("--standby cannot be combined with --steal: the tasks of a lost worker go to the others")
+    if problems:
+        raise ClovenError(problems)
+    cluster = Cluster.load(cluster_file, () if options.steal else (*plan.devices, *standby))
     identity = read(Path(cluster.keys), COORDINATOR) if cluster.keys is not None else None
     return Coordinator(plan, cluster, identity, options)
 
