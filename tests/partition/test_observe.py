@@ -14,7 +14,9 @@ from cloven.graph.box import contains
 from cloven.partition.compiler import divide
 from cloven.partition.data import Data, tiles
 from cloven.partition.horizontal import Horizontal
-from cloven.partition.observe import seen_on, slices_of, tiles_of
+from cloven.partition.observe import observe, seen_on, slices_of, tiles_of
+from cloven.partition.plan import Plan
+from cloven.partition.plan import compile as compile_plan
 from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
 from cloven.runtime.local import run
@@ -148,6 +150,28 @@ def test_taps_that_collude_see_the_union_and_each_share_once() -> None:
     assert len(set(several.seen)) == len(several.seen)
     assert several.bytes == one.bytes + seen_on(program, links[2]).bytes
     assert several.crosses
+
+
+def test_a_standby_may_receive_what_any_device_receives() -> None:
+    plan = Plan(strategy=Vertical(cuts=["pool1"]), devices=["edge0", "edge1"], standby=["edge2"])
+    program = compile_plan(lenet5(), plan)
+    first, second = observe(program, device="edge2")
+
+    assert (first.name, second.name) == ("device edge2 as edge0", "device edge2 as edge1")
+    assert first.raw_image == 1
+    assert second.fingerprint == observe(program, device="edge1")[0].fingerprint
+    with pytest.raises(ClovenError, match="the program has edge0, edge1, edge2"):
+        observe(program, device="edge3")
+
+
+@pytest.mark.parametrize(
+    ("standby", "message"),
+    [(["edge0"], "edge0"), (["a->b"], "a->b"), (["edge2", "edge2"], "edge2")],
+)
+def test_names_of_standbys_are_names_of_further_devices(standby: list[str], message: str) -> None:
+    plan = Plan(strategy=Vertical(cuts=["pool1"]), devices=["edge0", "edge1"], standby=standby)
+    with pytest.raises(ClovenError, match=message):
+        compile_plan(lenet5(), plan)
 
 
 def test_colluding_taps_see_shares_in_the_order_in_which_they_are_sent() -> None:

@@ -25,8 +25,8 @@ UNKNOWN = "has not been asked yet"
 class Standbys:
     """The workers beside those in use, with the reason why each cannot take a place now; empty if it can.
 
-    A standby has loaded the whole bundle and can take the place of any device. A device of the plan whose place was
-    taken can only take it back.
+    A standby has loaded the whole bundle and can take the place of any device. A device of the plan that has come
+    back can only have its own place.
 
     Attributes:
         plan: the plan of the run.
@@ -85,17 +85,18 @@ class Standbys:
     def places(self, used: Mapping[str, str], lost: Collection[str]) -> dict[str, str] | None:
         """Return the worker of each device after the loss of some workers; None if there are too few.
 
+        A device of the plan that is up, perhaps again, has its own place. Standbys take the other places.
+
         Args:
             used: the device of each worker in use.
             lost: the workers that are lost.
         """
-        found = {device: worker for worker, device in used.items() if worker not in lost}
-        free = self.ready
-        for worker in lost:
-            device = used[worker]
-            taker = next((name for name in free if name in self.names or name == device), None)
-            if taker is None:
-                return None
-            free.remove(taker)
-            found[device] = taker
+        up = {worker for worker in (*used, *self.ready) if worker not in lost}
+        found = {device: device for device in used.values() if device in up}
+        free = [name for name in self.names if name in up]
+        for device in used.values():
+            if device not in found:
+                if not free:
+                    return None
+                found[device] = free.pop(0)
         return found
