@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 from benchmarks.pages import interval, of, page, table, write
+from cloven.auditing.finding import RecoveredReadings
 from cloven.enclave.sweep import FULL, ComparedTimes
 from cloven.papers.s2.classifiers import ClassifierTable
 from cloven.papers.s2.enclave_fit import FittedTime, PublishedTable
 from cloven.papers.s2.enclave_times import SavedTable, TimesFigure
-from cloven.papers.s2.figure8 import TelemetryFigure
+from cloven.papers.s2.figure8 import AttackedModel, TelemetryFigure, TelemetryScore
 from cloven.papers.s2.partitions import PartitionTable, in_words
-from cloven.papers.s2.privacy import PointScore, ScoresFigure
+from cloven.papers.s2.privacy import PointScore, Rule, ScoresFigure
 from cloven.papers.s2.published import THRESHOLD
 
 
@@ -288,6 +289,47 @@ def chosen(document: SavedTable, attack: str, rule: str) -> str:
     return f"`{path}`" if path else "no point"
 
 
+def _telemetry(document: TelemetryFigure, model: str) -> AttackedModel:
+    return next(one for one in document.models if one.model.endswith(model) and one.kind == "telemetry")
+
+
+def _at(document: TelemetryFigure, model: str, attack: str, point: str) -> TelemetryScore:
+    rows = _telemetry(document, model).rows
+    return next(row for row in rows if row.attack == attack and row.point == int(point))
+
+
+def cut(document: TelemetryFigure, model: str, attack: str, rule: Rule) -> str:
+    """Return the layer after which an attack's scores on telemetry cut a model by a rule, or "no point"."""
+    point = _telemetry(document, model).optimal[attack].by(rule)
+    return "no point" if point is None else f"Layer {point.point}"
+
+
+def similar(document: TelemetryFigure, model: str, attack: str, point: str) -> str:
+    """Return an attack's SSIM on telemetry at a layer."""
+    return f"{_at(document, model, attack, point).ssim.mean:.2f}"
+
+
+def _reading(document: TelemetryFigure, model: str, attack: str, point: str, column: str) -> RecoveredReadings:
+    return next(one for one in _at(document, model, attack, point).readings if one.column == column)
+
+
+def recovered(document: TelemetryFigure, model: str, attack: str, point: str, column: str) -> str:
+    """Return the error of the readings of a column that an attack recovers at a layer."""
+    return f"{_reading(document, model, attack, point, column).score.mean:.2f}"
+
+
+def guess(document: TelemetryFigure, model: str, attack: str, point: str, column: str) -> str:
+    """Return the error of the best constant guess of the readings of a column."""
+    return f"{_reading(document, model, attack, point, column).baseline.mean:.2f}"
+
+
+def informed(document: TelemetryFigure, model: str, attack: str, column: str) -> str:
+    """Return at how many layers an attack knows more of a column than the best constant guess, of how many."""
+    rows = [row for row in _telemetry(document, model).rows if row.attack == attack]
+    known = [one.learned for row in rows for one in row.readings if one.column == column]
+    return f"{sum(known)} of {len(known)}"
+
+
 PAGE = page(
     "s2",
     {
@@ -337,6 +379,16 @@ PAGE = page(
         "victims": of(ScoresFigure, lambda d: f"{d.victims:,}"),
         "epochs": of(ScoresFigure, lambda d: f"{d.gan_epochs:,}"),
         "chosen": of(SavedTable, chosen),
+        "scored": of(TelemetryFigure, lambda d: f"{d.victims:,}"),
+        "trained": of(TelemetryFigure, lambda d: f"{d.gan_epochs:,}"),
+        "pixels": of(TelemetryFigure, lambda d: " x ".join(map(str, d.shape))),
+        "pairs": of(TelemetryFigure, lambda d: _range((one.queries for one in d.models), ",d")),
+        "cut": of(TelemetryFigure, cut),
+        "similar": of(TelemetryFigure, similar),
+        "baselines": of(TelemetryFigure, lambda d: _range(row.baseline for one in d.models for row in one.rows)),
+        "recovered": of(TelemetryFigure, recovered),
+        "guess": of(TelemetryFigure, guess),
+        "informed": of(TelemetryFigure, informed),
     },
 )
 
