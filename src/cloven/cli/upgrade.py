@@ -68,7 +68,7 @@ def upgrade(
 
 
 def print_upgrade(summary: UpgradeSummary) -> None:
-    """Print what became of each worker."""
+    """Print the outcome on each worker."""
     rows = [[one.worker, one.outcome, (one.plan or "unknown")[:12], one.reason] for one in summary.workers]
     title = f"Plan {summary.plan[:12]}" if summary.plan is not None else "No earlier plan"
     table(title, ["worker", "outcome", "uses now", "reason"], rows)

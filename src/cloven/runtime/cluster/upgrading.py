@@ -51,7 +51,7 @@ Outcome = Literal["upgraded", "unchanged", "no part", "failed"]
 
 
 class UpgradedWorker(Document):
-    """What became of a worker: the hash of the bundle that it uses now, if known, and the reason of a failure."""
+    """The outcome on a worker: the hash of the bundle that it uses now, if known, and the reason of a failure."""
 
     worker: str
     outcome: Outcome
