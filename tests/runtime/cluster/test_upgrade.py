@@ -152,6 +152,7 @@ def moved(run: Coordinator, file: Path, bundle: Path | None, summaries: list[Upg
     async def work() -> None:
         before = run.pool
         summaries.append(await upgrade(file, bundle))
+        assert summaries[-1].done, summaries[-1]
         await until(lambda: run.pool is not before)
 
     return work()

@@ -33,5 +33,5 @@ class ClusterHealth(Document):
     ready: bool
     devices: tuple[DeviceHealth, ...]
     in_flight: int
-    plan: str = ""
-    upgrade: str = ""
+    plan: str
+    upgrade: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -213,6 +214,7 @@ class ClusterUpgrade:
                 if reply.folders is not None:
                     await self._send_files(stream, bundle, reply.folders)
                     reply = await self._reply(stream, LOADING)
+                await self._end(stream)
             finally:
                 stream.cancel()
         if not reply.ready and not reply.needless:
@@ -231,6 +233,12 @@ class ClusterUpgrade:
                     raise
                 self._sent += len(chunk)
                 self.progress("sending bytes", self._sent, self._size)
+
+    async def _end(self, stream: MessageStream) -> None:
+        """Wait until the worker has ended the stream: one that is cancelled before drops the bundle."""
+        with suppress(PartyError, TimeoutError):
+            async with asyncio.timeout(ANSWER):
+                await stream.read()
 
     async def _reply(self, stream: MessageStream, seconds: float) -> UpgradeReply:
         try:

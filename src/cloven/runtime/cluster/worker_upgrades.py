@@ -90,18 +90,19 @@ class WorkerUpgrades:
         while not incoming.complete:
             chunk = await self._chunk(stream)
             await self._aside(partial(incoming.add, chunk))
-        place, kept = await self._aside(incoming.finish), False
+        place = await self._aside(incoming.finish)
         try:
             bundle = await self._aside(lambda: self._load(place))
             if bundle.plan != incoming.plan:
-                raise ClovenError("the bundle changed while it was loaded; send it again")
+                raise LinkError("the bundle changed while it was loaded; send it again")
+            self.bundles[bundle.plan] = bundle
+            self.ready = bundle.plan
             await stream.write(UpgradeReply(cloven=VERSION, ready=True).encode())
-            kept = True
-        finally:
-            if not kept:
-                await self._aside(lambda: shutil.rmtree(place, ignore_errors=True))
-        self.bundles[bundle.plan] = bundle
-        self.ready = bundle.plan
+        except BaseException:
+            self.bundles.pop(incoming.plan, None)
+            self.ready = None
+            await self._aside(lambda: shutil.rmtree(place, ignore_errors=True))
+            raise
         log.info("received", extra={"plan": bundle.plan[:12], "model": bundle.manifest.model})
 
     async def _chunk(self, stream: MessageStream, most: int | None = None) -> bytes:
