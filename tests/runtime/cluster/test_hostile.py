@@ -76,7 +76,7 @@ REPORT: Document = {
 
 TOLD: list[Document] = [
     {"joined": True, "down": {}},
-    {"status": {"down": {}, "time": 1e9, "plan": "0f"}, "ping": 1e9, "states": {}},
+    {"status": {"down": {}, "time": 1e9, "plan": "0f" * 32}, "ping": 1e9, "states": {}},
     {"joined": False, "down": {"edge1": "cannot be reached"}},
     {"status": {"down": {"edge1": "closed"}, "time": 1e9}, "ping": 1e9, "states": {}},
     {"status": {"down": {}, "time": 1e9}, "ping": 1e9, "states": {"3": {"doing": "waits", "parties": ["edge1"]}}},

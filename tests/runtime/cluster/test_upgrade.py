@@ -253,6 +253,24 @@ def test_a_worker_that_is_lost_between_the_phases_sets_the_others_back(workers: 
     assert summary.done
 
 
+def test_a_worker_of_a_whole_bundle_receives_all_parts(workers: Machines, tmp_path: Path) -> None:
+    """After the upgrade it can still take the place of any device."""
+    spare = Machine(FIRST, tmp_path, ["--upgrades", tmp_path / "upgrades"], name="edge3").ready()
+    file = cluster(tmp_path, workers | {"edge3": spare})
+
+    async def work() -> Outcomes:
+        assert (await upgrade(file, second())).done
+        async with coordinator(plan_of(second()), file) as run:
+            await run.change(run.pool_of(run.plan, {"edge1": "edge3"}))
+            return await outcomes(run, many(20))
+
+    try:
+        assert versions(within(60, work())) == [2] * 20
+        assert spare.count("cloven_images_total", outcome="finished") == 20
+    finally:
+        spare.kill()
+
+
 def test_a_bundle_for_other_devices(file: Path) -> None:
     """A worker without a part in the plan stays as it is; one plan has edge0 and edge1, the other edge2 too."""
     summary = within(60, upgrade(file, bundled("lenet5", "pair")))
@@ -356,6 +374,22 @@ def test_files_that_differ_from_the_manifest_leave_nothing_behind(
 
     assert reason in sent(machine, [offered(text), text, *chunks])[-1]["refused"]
     assert not list(folder.iterdir())
+
+
+def test_a_coordinator_that_is_killed_leaves_nothing_behind(lone: tuple[Path, Machine]) -> None:
+    folder, machine = lone
+    manifest = (second() / MANIFEST).read_bytes()
+
+    async def work() -> None:
+        async with channel("edge0", machine.address, None, 2**20) as to:
+            stream = MessageStream("edge0", to.stream_stream(UPGRADE)())
+            for message in (offered(manifest), manifest, (second() / "edge0" / "part.json").read_bytes()[:100]):
+                await stream.write(message)
+            await until(lambda: any(folder.iterdir()))
+            stream.cancel()
+        await until(lambda: not any(folder.iterdir()))
+
+    within(30, work())
 
 
 def test_sizes_beyond_the_limits_are_refused(lone: tuple[Path, Machine]) -> None:

@@ -24,6 +24,10 @@ AGAIN = 10.0
 """Seconds after which a change that failed is tried again."""
 
 
+MOST = 16
+"""The maximum number of bundles whose refusal is remembered."""
+
+
 class PlanFollower:
     """Compares the bundle that the workers report with the one that a coordinator uses.
 
@@ -114,6 +118,8 @@ class PlanFollower:
     def _refuse(self, new: str, reason: str) -> None:
         """Record why a plan is never used."""
         self._say(new, reason)
+        if len(self.refused) >= MOST:
+            self.refused.clear()
         self.refused[new] = self.note
 
     def _say(self, new: str, reason: str) -> None:

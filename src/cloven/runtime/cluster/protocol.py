@@ -322,7 +322,7 @@ class WorkerStatus(PeerMessage):
 
     down: dict[Party, Text]
     time: Moment
-    plan: Text | None = None
+    plan: Hash | None = None
 
 
 Activity = Literal["waits", "computes", "sends", "done"]
