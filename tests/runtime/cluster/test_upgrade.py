@@ -253,6 +253,22 @@ def test_a_worker_that_is_lost_between_the_phases_sets_the_others_back(workers: 
     assert summary.done
 
 
+def test_a_worker_that_cannot_change_sets_the_others_back(workers: Machines, file: Path, place: Path) -> None:
+    pointer = place / "upgrades" / "edge2" / "active.json"
+    pointer.unlink(missing_ok=True)
+    pointer.mkdir()
+    try:
+        summary = within(60, upgrade(file, second()))
+    finally:
+        pointer.rmdir()
+
+    assert list(reasons(summary)) == ["edge2"]
+    assert "cannot write" in reasons(summary)["edge2"]
+    assert "set back" not in reasons(summary)["edge2"]
+    first = hashlib.sha256((FIRST / MANIFEST).read_bytes()).hexdigest()
+    assert [worker.plan for worker in summary.workers] == [first] * 3
+
+
 def test_a_worker_of_a_whole_bundle_receives_all_parts(workers: Machines, tmp_path: Path) -> None:
     """After the upgrade it can still take the place of any device."""
     spare = Machine(FIRST, tmp_path, ["--upgrades", tmp_path / "upgrades"], name="edge3").ready()
