@@ -30,6 +30,7 @@ from cloven.partition.description import PlanDescription
 from cloven.partition.plan import Plan
 from cloven.runtime.bundle.format import DevicePart, Manifest
 from cloven.runtime.cluster.sending import SendSummary
+from cloven.runtime.cluster.upgrading import UpgradeSummary
 from cloven.runtime.cost_comparison import CostComparison
 from cloven.runtime.lab.outcome import LabResult
 from cloven.runtime.link_profile import LinkMeasurements
@@ -52,6 +53,7 @@ SCHEMAS: Mapping[str, tuple[type[BaseModel], str]] = {
     "bundle": (Manifest, "a bundle's `manifest.json`"),
     "bundle-part": (DevicePart, "a device's `part.json` in a bundle"),
     "run": (SendSummary, "the times and bytes of `cloven run --cluster --json`"),
+    "upgrade": (UpgradeSummary, "`cloven upgrade --json`"),
     "lab": (LabResult, "the links, times and tap of a laboratory, `cloven lab --json`"),
     "recording": (CaptureReport, "`cloven tap --read --json`"),
     "audit": (Summary, "an audit's `summary.json`"),

@@ -89,7 +89,8 @@ class Model:
     def health(self) -> ClusterHealth:
         up = DeviceHealth(device="edge0", state="up", reason="", links={})
         down = DeviceHealth(device="edge1", state="down", reason="<gone>", links={"edge0": "lost"})
-        return ClusterHealth(ready=self.ready, devices=(up,) if self.ready else (up, down), in_flight=0)
+        devices = (up,) if self.ready else (up, down)
+        return ClusterHealth(ready=self.ready, devices=devices, in_flight=0, plan="0f", upgrade="")
 
 
 def vector(numbers: list[float]) -> NDArray[np.float32]:

@@ -33,6 +33,7 @@ from cloven.cli.run import run
 from cloven.cli.serve import serve
 from cloven.cli.study import study
 from cloven.cli.tap import tap
+from cloven.cli.upgrade import upgrade
 from cloven.cli.worker import worker
 from cloven.errors import ClovenError, printable, require, system_error
 
@@ -164,7 +165,7 @@ def _options(
 PLANS, RUNS, AUDITS = "Divide a model", "Run it", "Measure what leaks"
 for panel, commands in (
     (PLANS, (inspect, plan, estimate, profile)),
-    (RUNS, (run, bundle, worker, serve, lab)),
+    (RUNS, (run, bundle, worker, upgrade, serve, lab)),
     (AUDITS, (audit, advise, report, results, tap, attack, data)),
 ):
     for command in commands:

@@ -49,6 +49,14 @@ def serve(
     window: Window = 8,
     deadline: Deadline = 30.0,
     standby: Standby = None,
+    follow_upgrades: Annotated[
+        bool,
+        typer.Option(
+            "--follow-upgrades",
+            help="Change to another plan when `cloven upgrade` has given it to the workers; no image is lost.",
+            rich_help_panel=WORKERS,
+        ),
+    ] = False,
     listen: Listen = "127.0.0.1:8000",
     keys: Keys = None,
     insecure: Insecure = False,
@@ -128,7 +136,8 @@ def serve(
     identity = tried(lambda: read(tls), problems) if tls is not None else None
     here = tried(lambda: check_address(listen, tls, insecure), problems)
     names = tried(lambda: _class_names(class_names, plan.named_model.classes), problems) if class_names else None
-    workers = tried(lambda: coordinator(plan, cluster, SendOptions(window, deadline, standby=chosen)), problems)
+    options = SendOptions(window, deadline, standby=chosen, follow=follow_upgrades)
+    workers = tried(lambda: coordinator(plan, cluster, options), problems)
     if problems or here is None or workers is None:
         raise ClovenError(problems)
 

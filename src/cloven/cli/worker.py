@@ -14,6 +14,7 @@ from cloven.errors import ClovenError, tried
 
 if TYPE_CHECKING:
     from cloven.runtime.cluster.loaded_part import LoadedBundle
+    from cloven.runtime.cluster.worker_upgrades import WorkerUpgrades
     from cloven.runtime.link.identity import Identity
 
 log = logging.getLogger("cloven")
@@ -45,16 +46,26 @@ def worker(
             metavar="FACTOR",
         ),
     ] = 1.0,
+    upgrades: Annotated[
+        Path | None,
+        typer.Option(
+            help="Accept new bundles from `cloven upgrade`, and keep them in this folder; default: accept none.",
+            metavar="FOLDER",
+        ),
+    ] = None,
 ) -> None:
     """Run a device's part of a bundle, or any part of it.
 
-    The worker serves one coordinator at a time until SIGTERM. It logs JSON lines to standard error.
+    The worker serves one coordinator at a time until SIGTERM. It logs JSON lines to standard error. With --upgrades
+    it starts with the bundle of the last upgrade, if there was one.
     """
     from cloven.runtime.cluster import logs
-    from cloven.runtime.cluster.worker import Addresses, load, serve
+    from cloven.runtime.cluster.upgrade_folder import UpgradeFolder
+    from cloven.runtime.cluster.worker import Addresses, load, load_upgraded, serve
     from cloven.runtime.link.address import check_address
     from cloven.runtime.link.identity import read
 
+    logs.to_stderr()
     problems: list[str] = []
     if not 0 < speed <= 1:
         problems.append(f"--speed is {speed:g}; expected a number above 0, at most 1")
@@ -62,13 +73,16 @@ def worker(
     tls = None if insecure else keys
     here = tried(lambda: check_address(listen, tls, insecure), problems)
     there = metrics and tried(lambda: check_address(metrics, tls, insecure, option="--metrics"), problems)
-    bundle = (
-        tried(lambda: load(folder, identity, speed), problems) if identity is not None or keys is None else None
-    )
-    own = tried(lambda: _name(name, bundle, identity), problems) if bundle is not None else None
-    if problems or here is None or bundle is None or own is None:
+
+    def loaded() -> tuple[LoadedBundle, WorkerUpgrades | None]:
+        if upgrades is None:
+            return load(folder, identity, speed), None
+        return load_upgraded(folder, UpgradeFolder(upgrades), identity, speed, tls=tls is not None)
+
+    bundles = tried(loaded, problems) if identity is not None or keys is None else None
+    own = tried(lambda: _name(name, bundles[0], identity), problems) if bundles is not None else None
+    if problems or here is None or bundles is None or own is None:
         raise ClovenError(problems)
-    logs.to_stderr()
     if speed < 1:
         log.warning(
             "emulating a slower device: after the first image, which measures it, a job takes %g times as long",
@@ -76,7 +90,8 @@ def worker(
         )
     if identity is not None and (warning := identity.warning()):
         log.warning(warning)
-    asyncio.run(serve(own, bundle, identity, Addresses(here, there or None), tls=tls is not None))
+    bundle, accepted = bundles
+    asyncio.run(serve(own, bundle, identity, Addresses(here, there or None), accepted, tls=tls is not None))
 
 
 def _name(given: str | None, bundle: LoadedBundle, identity: Identity | None) -> str:

@@ -15,6 +15,18 @@ COORDINATOR = "coordinator"
 Name = Literal["none", "ascon-128", "ascon-aead128", "aes-128-gcm", "aes-256-gcm", "chacha20-poly1305", "mtls"]
 NAMES: tuple[str, ...] = get_args(Name)
 
+KEY_BITS = {
+    "ascon-128": 128,
+    "ascon-aead128": 128,
+    "aes-128-gcm": 128,
+    "aes-256-gcm": 256,
+    "chacha20-poly1305": 256,
+}
+"""The length of the key of each cipher in bits."""
+
+LONGEST = 512
+"""More bits than any key has."""
+
 Pair = tuple[str, str]
 """The two parties of a link, for both directions."""
 
@@ -83,3 +95,18 @@ def pair(text: str, parties: Sequence[str]) -> Pair:
     if len(found) != 1:
         raise ValueError(f"{text!r} is not a link; expected two of {', '.join(parties)} joined by a hyphen")
     return found[0]
+
+
+def weakened(before: Protection, after: Protection, parties: Sequence[str]) -> list[str]:
+    """Return the links between parties that a second protection protects less than a first one, such as ``a-b``.
+
+    A link that was in the clear may have any protection. Mutual TLS can only be replaced by itself, and a cipher by
+    one whose key is at least as long.
+    """
+    found = []
+    for i, one in enumerate(parties):
+        for other in parties[i + 1 :]:
+            was, now = before.of(one, other), after.of(one, other)
+            if was not in ("none", now) and KEY_BITS.get(now, 0) < KEY_BITS.get(was, LONGEST):
+                found.append(f"{one}-{other}")
+    return found

@@ -25,6 +25,8 @@ from cloven.runtime.cluster.errors import PartyError
 from cloven.runtime.cluster.in_flight import InFlight
 from cloven.runtime.cluster.protocol import (
     VERSION,
+    ActivateReply,
+    ActivateRequest,
     EchoReply,
     EchoRequest,
     HandshakeReply,
@@ -34,6 +36,8 @@ from cloven.runtime.cluster.protocol import (
     MeasureRequest,
     PeerMessage,
     StatusRequest,
+    UpgradeOffer,
+    UpgradeReply,
     WorkerDescription,
     WorkerMessage,
     read,
@@ -72,6 +76,7 @@ REPORT: Document = {
 
 TOLD: list[Document] = [
     {"joined": True, "down": {}},
+    {"status": {"down": {}, "time": 1e9, "plan": "0f" * 32}, "ping": 1e9, "states": {}},
     {"joined": False, "down": {"edge1": "cannot be reached"}},
     {"status": {"down": {"edge1": "closed"}, "time": 1e9}, "ping": 1e9, "states": {}},
     {"status": {"down": {}, "time": 1e9}, "ping": 1e9, "states": {"3": {"doing": "waits", "parties": ["edge1"]}}},
@@ -123,6 +128,11 @@ OTHERS: list[tuple[type[PeerMessage], Document]] = [
     (MeasureRequest, {"cloven": VERSION, "party": "edge1", "address": "127.0.0.1:2"}),
     (MeasureReply, MEASURED),
     (MeasureReply, {"cloven": VERSION, "refused": "edge0 is busy with run 1"}),
+    (UpgradeOffer, {"cloven": VERSION, "plan": "0f" * 32, "bytes": 4000}),
+    (UpgradeReply, {"cloven": VERSION, "folders": ["edge0"]}),
+    (UpgradeReply, {"cloven": VERSION, "refused": "no space"}),
+    (ActivateRequest, {"cloven": VERSION, "plan": "0f" * 32}),
+    (ActivateReply, {"cloven": VERSION, "current": "0f" * 32, "previous": None}),
 ]
 
 VALUES: list[Any] = [
@@ -306,7 +316,7 @@ def fuzz(times: int, seed: int) -> None:
 
 def test_what_is_right_is_taken() -> None:
     described(*(json.dumps(document).encode() for document in DESCRIBED.values()))
-    for document in TOLD[:7]:
+    for document in TOLD[:8]:
         one = member()
         one.report = asyncio.Future(loop=LOOP)
         if document.get("joined") is False:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from cloven.documents import Document, parse_document
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, shown
 from cloven.files import open_regular, parse_json, read_text
 from cloven.runtime.bundle.format import (
     FORMAT,
@@ -178,13 +178,37 @@ Kind = TypeVar("Kind", DevicePart, Manifest)
 
 def _parsed(kind: type[Kind], path: Path) -> Kind:
     """Return a document of a bundle; the version is checked first, since other versions have other fields."""
-    text = read_text(path)
-    version = parse_json(text, str(path)).get("format")
+    return _parsed_text(kind, read_text(path), str(path))
+
+
+def _parsed_text(kind: type[Kind], text: str | bytes, where: str) -> Kind:
+    version = parse_json(text, where).get("format")
     if version != FORMAT:
         raise ClovenError(
-            f"{path} has format {version!r}; this cloven reads {FORMAT}: write it again with `cloven bundle`"
+            f"{where} has format {shown(version)}; this cloven reads {FORMAT}: write it again with `cloven bundle`"
         )
-    return parse_document(kind, text, str(path))
+    return parse_document(kind, text, where)
+
+
+def parse_manifest(text: bytes, where: str) -> Manifest:
+    """Return the manifest of a bundle that comes from someone else, as they sent it.
+
+    Raises:
+        ClovenError: if it is not a manifest, has another version, or names a file outside of the devices' folders.
+    """
+    manifest = _parsed_text(Manifest, text, where)
+    folders = {device.folder for device in manifest.devices}
+    unsafe = [name for name in (*manifest.files, *folders) if not _inside(name)]
+    unsafe += [name for name in folders if _inside(name) and len(PurePosixPath(name).parts) > 1]
+    unsafe += [name for name in manifest.files if _inside(name) and PurePosixPath(name).parts[0] not in folders]
+    unsafe += [name for name in manifest.files if name in folders]
+    if unsafe:
+        raise ClovenError(
+            f"{where} names {shown(unsafe[0])}; expected files in the folders of the devices, such as edge0/{PART}"
+        )
+    if wrong := [name for name, file in manifest.files.items() if file.bytes < 0]:
+        raise ClovenError(f"{where}: the size of {shown(wrong[0])} is negative")
+    return manifest
 
 
 def _inside(name: str) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DESCRIBE, CONTROL, LINK = "/cloven.Worker/Describe", "/cloven.Worker/Control", "/cloven.Worker/Link"
 MEASURE, ECHO = "/cloven.Worker/Measure", "/cloven.Worker/Echo"
+UPGRADE, ACTIVATE = "/cloven.Worker/Upgrade", "/cloven.Worker/Activate"
 HEALTH = "/grpc.health.v1.Health/Check"
 
 Call = grpc.aio.StreamStreamCall[bytes, bytes] | grpc.aio.ServicerContext[bytes, bytes]

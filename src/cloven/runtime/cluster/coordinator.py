@@ -27,6 +27,7 @@ from cloven.runtime.cluster.errors import FrameFailed, ImageRefused
 from cloven.runtime.cluster.health import ClusterHealth, DeviceHealth
 from cloven.runtime.cluster.image_task import NUMBERS
 from cloven.runtime.cluster.in_flight import InFlight
+from cloven.runtime.cluster.plan_follower import PlanFollower
 from cloven.runtime.cluster.protocol import KEPT, ImageTimes, WorkerReport
 from cloven.runtime.cluster.send_options import SendOptions
 from cloven.runtime.cluster.standbys import Standbys
@@ -88,12 +89,13 @@ class Coordinator:
     """A run: ``async with Coordinator(...) as run`` connects to the workers, and releases them at the end.
 
     Attributes:
-        plan: the plan of the model and its division.
+        plan: the plan of the model and its division, which new images use.
         shape: the shape of one image, (C, H, W).
         pool: the workers to which images are sent.
         numbers: the numbers of attempts, over all pools.
         standbys: the workers that can take the place of a lost one.
         retiring: the pools whose last images are in flight, by their runs.
+        follower: moves to another plan when the workers are upgraded.
     """
 
     def __init__(self, plan: Plan, cluster: Cluster, identity: Identity | None, options: SendOptions) -> None:
@@ -110,6 +112,7 @@ class Coordinator:
         self.times: deque[ImageTimes] = deque(maxlen=KEPT)
         self.window = asyncio.Semaphore(options.window)
         self.ill: float | None = None
+        self.follower = PlanFollower(self)
 
     async def __aenter__(self) -> Coordinator:
         """Start the run on all workers.
@@ -126,6 +129,7 @@ class Coordinator:
             await self.standbys.ask(self.standbys.names, self._runs())
             watching = self.standbys.watch(lambda: self.pool.workers, self._runs)
             self.guards = [asyncio.create_task(watching), asyncio.create_task(self._replace_lost())]
+        self.guards.append(asyncio.create_task(self.follower.follow()))
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
@@ -149,12 +153,15 @@ class Coordinator:
         Raises:
             ClovenError: if the workers cannot join; images are then still sent to the earlier ones.
         """
+        before = self.pool
         try:
             await pool.join(replace(self.options, retry=0.0), beside=self._runs())
+            if self.pool is not before:
+                raise ClovenError("the workers of the run changed meanwhile")
         except BaseException:
             await pool.close()
             raise
-        before, self.pool = self.pool, pool
+        self.pool, self.plan, self.standbys.plan = pool, pool.plan, pool.plan
         self.retiring[before.run] = asyncio.create_task(self._retire(before))
 
     def _runs(self) -> list[str]:
@@ -195,11 +202,13 @@ class Coordinator:
         Raises:
             FrameFailed: if the image is not answered, with the device or link and the reason.
         """
-        data = self._encoded(image)
+        plan, data = self.plan, self._encoded(image)
         async with self.window:
             until = time.monotonic() + self.patience
             while True:
                 await self._ready(until)
+                if self.plan is not plan:  # it may send images in another type
+                    plan, data = self.plan, self._encoded(image)
                 try:
                     return await self._attempt(data)
                 except FrameFailed as failed:
@@ -299,7 +308,11 @@ class Coordinator:
                 DeviceHealth(device=name, state="down" if reason else "standby", reason=reason, links={})
             )
         return ClusterHealth(
-            ready=not self.pool.blocking(), devices=tuple(devices), in_flight=len(self.pool.in_flight)
+            ready=not self.pool.blocking(),
+            devices=tuple(devices),
+            in_flight=len(self.pool.in_flight),
+            plan=self.pool.bundle,
+            upgrade=self.follower.note,
         )
 
     async def reports(self) -> dict[str, PartyReport]:

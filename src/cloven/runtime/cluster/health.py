@@ -20,8 +20,18 @@ class DeviceHealth(Document):
 
 
 class ClusterHealth(Document):
-    """The state of a cluster: whether it can answer images, its devices, and the number of images in flight."""
+    """The state of a cluster.
+
+    Attributes:
+        ready: whether it can answer images.
+        devices: the state of each device.
+        in_flight: the number of images in flight.
+        plan: the hash of the bundle that answers new images.
+        upgrade: why they do not use the plan to which the workers were upgraded; empty if they use it.
+    """
 
     ready: bool
     devices: tuple[DeviceHealth, ...]
     in_flight: int
+    plan: str
+    upgrade: str

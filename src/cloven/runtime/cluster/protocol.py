@@ -39,6 +39,9 @@ USUAL_BYTES = 2**20
 LARGEST_EXCHANGE = 2**22
 """The maximum number of bytes that are exchanged at a time to measure a link."""
 
+MANIFEST_BYTES = 2**24
+"""The maximum size in bytes of a manifest that a worker accepts."""
+
 KEPT = 256
 """The number of images whose times a worker keeps for its report."""
 
@@ -77,6 +80,10 @@ Moment = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 Crossing = Annotated[tuple[Party, Number, Moment], Field(strict=False)]
 """A frame of an image: the other party, the ordinal, and the time of sending or receiving; an array in JSON."""
+
+
+Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""The SHA-256 of a manifest, which identifies a bundle."""
 
 
 class PeerMessage(Document):
@@ -176,6 +183,49 @@ class MeasureReply(PeerMessage):
     link: LinkMeasurement | None = None
 
 
+class UpgradeOffer(PeerMessage):
+    """A coordinator's offer of a bundle: the hash and the size of its manifest, which follows in chunks."""
+
+    cloven: int
+    plan: Hash
+    bytes: int = Field(ge=1, le=MANIFEST_BYTES)
+
+
+class UpgradeReply(PeerMessage):
+    """A worker's reply to an offer, and to what follows it: what to send next, or why it takes nothing.
+
+    Attributes:
+        refused: the reason, if the worker does not take the bundle.
+        manifest: send the manifest.
+        folders: send the files of these folders, in the order of the manifest.
+        ready: the bundle is loaded.
+        needless: the worker has no part in this plan.
+    """
+
+    cloven: int
+    refused: Text | None = None
+    manifest: bool = False
+    folders: list[Text] | None = Field(default=None, max_length=1024)
+    ready: bool = False
+    needless: bool = False
+
+
+class ActivateRequest(PeerMessage):
+    """A coordinator's request to use a loaded bundle for new runs; without a hash, it only asks which is used."""
+
+    cloven: int
+    plan: Hash | None = None
+
+
+class ActivateReply(PeerMessage):
+    """The hashes of the bundle that a worker uses now, and of the one that it used before; or a refusal."""
+
+    cloven: int
+    refused: Text | None = None
+    current: Hash | None = None
+    previous: Hash | None = None
+
+
 class DescribeRequest(PeerMessage):
     """A request to describe a device's part of a plan, by the plan's hash; default: the worker's current part.
 
@@ -192,7 +242,7 @@ class WorkerDescription(PeerMessage):
     """The part of a bundle that a worker has loaded, and the run that it takes part in.
 
     ``tasks`` is a `TaskGraph` as JSON, if it was requested and all parts are loaded; ``device`` is then the name of
-    the worker.
+    the worker. ``previous`` is the hash of the bundle that an upgrade replaced, if any.
     """
 
     cloven: int
@@ -210,6 +260,7 @@ class WorkerDescription(PeerMessage):
     process: Number
     run: Text | None
     tasks: str | None = Field(default=None, max_length=TOML_BYTES)
+    previous: Hash | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -264,10 +315,14 @@ class StatusRequest(PeerMessage):
 
 
 class WorkerStatus(PeerMessage):
-    """The links of a worker that are down, with the reasons, and the time by its clock."""
+    """The links of a worker that are down, with the reasons, and the time by its clock.
+
+    ``plan`` is the hash of the bundle that it uses for new runs.
+    """
 
     down: dict[Party, Text]
     time: Moment
+    plan: Hash | None = None
 
 
 Activity = Literal["waits", "computes", "sends", "done"]

@@ -15,6 +15,7 @@ class SendOptions:
         retry: the seconds during which an image is sent again after the loss of a device or link; 0 for no retry.
         steal: let any worker compute any task of the plan, and hand the next one to whichever is idle.
         standby: those standbys of the plan that take the place of a device that is lost or hangs; None for all.
+        follow: whether to move to another plan when the workers are upgraded to it.
     """
 
     window: int = 8
@@ -22,3 +23,4 @@ class SendOptions:
     retry: float = 0.0
     steal: bool = False
     standby: tuple[str, ...] | None = None
+    follow: bool = False

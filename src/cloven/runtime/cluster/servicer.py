@@ -17,6 +17,7 @@ from cloven.errors import ClovenError, tried
 from cloven.partition.protection import COORDINATOR
 from cloven.runtime.cluster import frame_stream, link_echo
 from cloven.runtime.cluster.channels import (
+    ACTIVATE,
     CONTROL,
     DESCRIBE,
     ECHO,
@@ -24,6 +25,7 @@ from cloven.runtime.cluster.channels import (
     LINK,
     MEASURE,
     SERVING,
+    UPGRADE,
     MessageStream,
 )
 from cloven.runtime.cluster.errors import PartyError
@@ -32,6 +34,8 @@ from cloven.runtime.cluster.halfopen import HalfOpen
 from cloven.runtime.cluster.loaded_part import LoadedBundle, LoadedPart
 from cloven.runtime.cluster.protocol import (
     VERSION,
+    ActivateReply,
+    ActivateRequest,
     DescribeRequest,
     EchoRequest,
     Hello,
@@ -40,10 +44,13 @@ from cloven.runtime.cluster.protocol import (
     MeasureRequest,
     RunTerms,
     StatusRequest,
+    UpgradeOffer,
+    UpgradeReply,
     WorkerMessage,
     read,
 )
 from cloven.runtime.cluster.worker_session import Engine, WorkerSession
+from cloven.runtime.cluster.worker_upgrades import WorkerUpgrades
 from cloven.runtime.link.errors import LinkError
 from cloven.runtime.link.handshake import FirstMessages
 
@@ -67,6 +74,9 @@ SILENT, TICK = 8.0, 0.5
 
 STRANGERS = 256
 """The maximum number of streams that wait for their first message."""
+
+NO_UPGRADES = "does not accept upgrades: start it with --upgrades FOLDER"
+"""The refusal of an upgrade."""
 
 GOODBYE = 0.5
 """Seconds within which the last messages of a run must be sent."""
@@ -95,11 +105,21 @@ class WorkerServicer:
         measuring: whether a link is measured now, from here or from the other end.
         firsts: the first messages of all handshakes that were answered, in any run.
         leaving: the tasks that are still ending earlier runs.
+        upgrades: the upgrades of the worker; None if it does not accept any.
     """
 
-    def __init__(self, name: str, bundle: LoadedBundle, identity: Identity | None, *, tls: bool) -> None:
-        self.name, self.identity = name, identity
-        self.bundles, self.current = {bundle.plan: bundle}, bundle
+    def __init__(
+        self,
+        name: str,
+        bundle: LoadedBundle,
+        identity: Identity | None,
+        upgrades: WorkerUpgrades | None = None,
+        *,
+        tls: bool,
+    ) -> None:
+        self.name, self.identity, self.upgrades = name, identity, upgrades
+        self.bundles: dict[str, LoadedBundle] = upgrades.bundles if upgrades is not None else {}
+        self.current = self.bundles[bundle.plan] = bundle
         self.tls = identity if tls else None
         self.sessions: dict[str, WorkerSession] = {}
         self.runs, self.measuring = 0, False
@@ -123,6 +143,8 @@ class WorkerServicer:
             LINK: grpc.stream_stream_rpc_method_handler(_quietly(self.link)),
             MEASURE: grpc.unary_unary_rpc_method_handler(self.measure),
             ECHO: grpc.stream_stream_rpc_method_handler(_quietly(self.echo)),
+            UPGRADE: grpc.stream_stream_rpc_method_handler(_quietly(self.upgrade)),
+            ACTIVATE: grpc.unary_unary_rpc_method_handler(self.activate),
         }
 
         class Handlers(grpc.GenericRpcHandler):
@@ -139,6 +161,8 @@ class WorkerServicer:
             part = self.part(asked.plan, asked.device)
             tasks = self.bundles[part.plan].tasks if asked.tasks else None
         described = part.description(next(iter(self.sessions), None))
+        if self.upgrades is not None and self.upgrades.previous is not None:
+            described = described.model_copy(update={"previous": self.upgrades.previous})
         return (described if tasks is None else tasks.description(self.name, described)).encode()
 
     def part(self, plan: str | None = None, device: str | None = None) -> LoadedPart:
@@ -195,6 +219,7 @@ class WorkerServicer:
             for task in (joining, listening, stopping, hanging):
                 task.cancel()
             self.past += session.counts()
+            self._prune()
             # A coordinator that disconnects cancels this handler, but the run must still be ended properly.
             leaving = asyncio.create_task(_leave(session, telling))
             self.leaving.add(leaving)
@@ -263,7 +288,8 @@ class WorkerServicer:
                 session.drop(asked.drop)
                 session.part(asked.lost)
                 states = {number: session.state(number) for number in asked.late}
-                session.tell(WorkerMessage(status=session.status(), ping=asked.ping, states=states))
+                status = session.status(self.current.plan)
+                session.tell(WorkerMessage(status=status, ping=asked.ping, states=states))
                 if asked.report:
                     session.tell(WorkerMessage(report=session.report()))
         except PartyError as error:
@@ -297,6 +323,43 @@ class WorkerServicer:
             await connection.accept(MessageStream(party, context), hello, self.firsts)
         except ClovenError as error:
             log.warning("refused", extra={"reason": str(error), "peer": context.peer(), "party": party})
+
+    # --- upgrades ---------------------------------------------------------------------------------------------
+
+    async def upgrade(self, _: Any, context: Context) -> None:
+        """Receive a bundle of the coordinator and load it, without using it yet."""
+        stream = MessageStream(COORDINATOR, context)
+        try:
+            offer = read(UpgradeOffer, await self._first(stream), COORDINATOR)
+            await self._must_be(COORDINATOR, context)
+            if self.upgrades is None:
+                raise LinkError(NO_UPGRADES)
+            await self.upgrades.receive(stream, offer)
+        except ClovenError as error:
+            self._refused("upgrade", str(error), context)
+            with suppress(PartyError):
+                await stream.write(UpgradeReply(cloven=VERSION, refused=str(error)).encode())
+        self._prune()
+
+    async def activate(self, message: bytes, context: Context) -> bytes:
+        """Use a loaded bundle for new runs; return which one is used, and which one was used before."""
+        await self._must_be(COORDINATOR, context)
+        try:
+            asked = read(ActivateRequest, message, COORDINATOR)
+            if self.upgrades is None:
+                raise LinkError(NO_UPGRADES)
+            if asked.plan is not None:
+                self.current = self.upgrades.activate(asked.plan, self.current)
+                self._prune()
+        except ClovenError as error:
+            self._refused("upgrade", str(error), context)
+            return ActivateReply(cloven=VERSION, refused=str(error)).encode()
+        return self.upgrades.state(self.current.plan).encode()
+
+    def _prune(self) -> None:
+        """Drop the bundles that are no longer needed."""
+        if self.upgrades is not None:
+            self.upgrades.prune(self.current.plan, {session.terms.plan for session in self.sessions.values()})
 
     # --- measuring links --------------------------------------------------------------------------------------
 

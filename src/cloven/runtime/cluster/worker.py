@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from cloven.runtime.cluster.loaded_part import LoadedBundle, LoadedPart
 from cloven.runtime.cluster.loaded_tasks import LoadedTasks
 from cloven.runtime.cluster.servicer import WorkerServicer
 from cloven.runtime.cluster.slowdown import slowed
+from cloven.runtime.cluster.upgrade_folder import ACTIVE, UpgradeFolder
+from cloven.runtime.cluster.worker_upgrades import LARGEST_MESSAGE, WorkerUpgrades
 from cloven.runtime.link.ciphers import warm
 
 if TYPE_CHECKING:
@@ -122,8 +125,91 @@ class Addresses:
     metrics: tuple[str, int] | None = None
 
 
+def mtls_problems(bundle: LoadedBundle, identity: Identity | None, *, tls: bool) -> list[str]:
+    """Return why the links of a bundle that are protected with mTLS are not, if ``tls`` is false."""
+    parts = bundle.parts.values()
+    links = [part.link("", party, identity) for part in parts for party in sorted(part.schedule.parties)]
+    names = dict.fromkeys(f"{link.dialer}-{link.other}" for link in links if link.protection == "mtls")
+    if not names or tls:
+        return []
+    return [f"the plan protects {', '.join(names)} with mtls, which --insecure turns off: remove --insecure"]
+
+
+def load_upgraded(
+    given: Path, folder: UpgradeFolder, identity: Identity | None, speed: float, *, tls: bool
+) -> tuple[LoadedBundle, WorkerUpgrades]:
+    """Load the bundle of the last upgrade, or the given one if there was none; return it and the worker's upgrades.
+
+    Args:
+        given: the folder that `load` takes.
+        folder: the folder of upgrades.
+        identity: the worker's keys, if any.
+        speed: as `load`.
+        tls: whether the worker uses mutual TLS.
+
+    Raises:
+        ClovenError: as `load`, also if the current bundle is missing or damaged.
+    """
+    from cloven.runtime.bundle.format import MANIFEST
+    from cloven.runtime.bundle.reader import read_device, read_manifest
+
+    whole = (given / MANIFEST).is_file()
+    device = None if whole else read_device(given)[1].device
+    home = given if whole else Path(os.path.realpath(given)).parent
+    own = hashlib.sha256(read_bytes(home / MANIFEST)).hexdigest()
+
+    def place(plan: str) -> Path:
+        received = folder.place(plan)
+        if not received.exists():
+            return given if plan == own else received
+        if device is None:
+            return received
+        folders = [found.folder for found in read_manifest(received).devices if found.name == device]
+        return received / (folders[0] if folders else device)
+
+    def received(path: Path) -> LoadedBundle:
+        found = load(place(path.name), identity, speed)
+        problems = mtls_problems(found, identity, tls=tls)
+        if found.largest > LARGEST_MESSAGE:
+            problems.append(
+                f"the largest message of the bundle has {found.largest} bytes; a running worker accepts at most "
+                f"{LARGEST_MESSAGE}: restart it with this bundle"
+            )
+        if problems:
+            raise ClovenError(problems)
+        return found
+
+    active = folder.active
+    current = active.current if active is not None else own
+    before = active.previous if active is not None else None
+    try:
+        bundle = load(place(current), identity, speed)
+    except ClovenError as error:
+        if current == own:
+            raise
+        raise ClovenError(
+            [*error.problems, f"to start with {given} instead, remove {folder.path / ACTIVE}"]
+        ) from error
+    previous = None
+    if before is not None:
+        try:
+            previous = load(place(before), identity, speed)
+        except ClovenError as error:
+            log.warning("the previous bundle cannot be used: %s", error)
+    if current != own:
+        log.info("using the bundle of the last upgrade", extra={"plan": current[:12], "given": own[:12]})
+    folder.remove_except([plan for plan in (current, before) if plan is not None])
+    return bundle, WorkerUpgrades(folder, device, received, previous)
+
+
 async def serve(
-    name: str, bundle: LoadedBundle, identity: Identity | None, addresses: Addresses, *, tls: bool
+    name: str,
+    bundle: LoadedBundle,
+    identity: Identity | None,
+    addresses: Addresses,
+    upgrades: WorkerUpgrades | None = None,
+    *,
+    tls: bool,
 ) -> None:
     """Run a worker until SIGTERM or SIGINT; with ``tls``, serve only parties with a certificate.
 
@@ -132,20 +218,16 @@ async def serve(
         bundle: the parts that it has loaded.
         identity: its keys, if any.
         addresses: where it listens.
+        upgrades: its upgrades, if it accepts any.
         tls: whether it uses mutual TLS.
 
     Raises:
         ClovenError: if it cannot listen on the address, or a link requires mTLS and ``tls`` is false.
     """
-    parts = bundle.parts.values()
-    links = [part.link("", party, identity) for part in parts for party in sorted(part.schedule.parties)]
-    names = dict.fromkeys(f"{link.dialer}-{link.other}" for link in links if link.protection == "mtls")
-    if names and not tls:
-        raise ClovenError(
-            f"the plan protects {', '.join(names)} with mtls, which --insecure turns off: remove --insecure"
-        )
-    worker = WorkerServicer(name, bundle, identity, tls=tls)
-    server = grpc.aio.server(options=options(bundle.largest))
+    if problems := mtls_problems(bundle, identity, tls=tls):
+        raise ClovenError(problems)
+    worker = WorkerServicer(name, bundle, identity, upgrades, tls=tls)
+    server = grpc.aio.server(options=options(max(bundle.largest, LARGEST_MESSAGE if upgrades else 0)))
     server.add_generic_rpc_handlers([worker.handlers()])
     port = _bind(server, *addresses.listen, worker.tls)
     ready = {"device": name, "listen": _address(addresses.listen[0], port)}

@@ -91,7 +91,7 @@ async def describe(
         LinkError: if the worker uses another version of the protocol, or its answer is malformed.
     """
     wanted = DescribeRequest(cloven=VERSION, plan=plan, device=device, tasks=tasks)
-    answer = await _ask(worker, address, identity, DESCRIBE, wanted.encode(), ANSWER)
+    answer = await ask(worker, address, identity, DESCRIBE, wanted.encode(), ANSWER)
     return read(WorkerDescription, answer, worker, most=LARGEST_DESCRIPTION)
 
 
@@ -102,20 +102,25 @@ async def measure(device: str, address: str, identity: Identity | None, link: Me
         PartyError: if the request fails, or the worker cannot measure the link.
         LinkError: as `describe`.
     """
-    answer = await _ask(device, address, identity, MEASURE, link.encode(), MEASURING)
+    answer = await ask(device, address, identity, MEASURE, link.encode(), MEASURING)
     reply = read(MeasureReply, answer, device)
     if reply.link is None:
         raise PartyError(device, reply.refused or "did not measure the link")
     return reply.link
 
 
-async def _ask(
+async def ask(
     device: str, address: str, identity: Identity | None, method: str, question: bytes, timeout: float
 ) -> bytes:
+    """Return a worker's answer to one request, within ``timeout`` seconds.
+
+    Raises:
+        PartyError: if the request fails.
+    """
     async with channel(device, address, identity, LARGEST - ROOM, quick=True) as to:
-        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = to.unary_unary(method)
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = to.unary_unary(method)
         with in_words(device, address):
-            return await ask(question, timeout=timeout)
+            return await call(question, timeout=timeout)
 
 
 class WorkerClient:
@@ -128,6 +133,7 @@ class WorkerClient:
         reason, final: why it does not take part, and whether trying again is known to be useless.
         down: its links that are down now, with the reasons.
         states: the worker's state of each late image.
+        current: the hash of the bundle that the worker uses for new runs, as it last reported it.
         offset: seconds that the worker's clock is ahead of ours; ``rtt`` is the shortest round trip so far.
     """
 
@@ -147,6 +153,7 @@ class WorkerClient:
         self.states: dict[int, ImageState] = {}
         self.heard = self.asked = time.monotonic()
         self.offset, self.rtt = 0.0, float("inf")
+        self.current: str | None = None
         self.stream: MessageStream | None = None
         self.dropped: list[int] = []
         self.parted: list[str] = []
@@ -190,6 +197,7 @@ class WorkerClient:
     def lose(self, error: PartyError) -> None:
         """Record why the worker no longer takes part."""
         self.joined, self.reason, self.final = False, error.reason, not error.again
+        self.current = None
 
     async def leave(self) -> None:
         """Leave the worker, and wait until it has left the run, so that it is free for the next one."""
@@ -263,6 +271,7 @@ class WorkerClient:
             self._emit(WorkerChanged(self.device))
         if said.status is not None:
             before, self.down = self.down, said.status.down
+            self.current = said.status.plan or self.current
             if said.ping is not None:
                 self._compare_clocks(said.ping, said.status.time)
             for party in self.down.keys() - before.keys() if self.joined else ():

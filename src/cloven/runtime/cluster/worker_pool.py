@@ -78,6 +78,16 @@ class Trouble:
         return FrameFailed(self.why, device=device, lost=True)
 
 
+def _remedy(found: WorkerDescription) -> str:
+    """Return what to do about a worker that has the bundle of another plan."""
+    if found.previous is None:
+        return "write it again with `cloven bundle`"
+    return (
+        "it was upgraded; use the plan of that upgrade, or go back on all workers with "
+        "`cloven upgrade --rollback --cluster FILE`"
+    )
+
+
 class WorkerPool:
     """The workers of a plan, and our links to those that receive images or send outputs.
 
@@ -90,6 +100,7 @@ class WorkerPool:
         in_flight: the images; ``frames`` is what the numbers of frames stand for: images, or tasks of them.
         source, sink: the worker that receives the images, and the one that sends the outputs.
         numbers: the number of elements of an output.
+        bundle: the hash of the workers' bundle.
     """
 
     def __init__(
@@ -116,7 +127,7 @@ class WorkerPool:
         }
         self.connections: dict[str, PeerConnection] = {}
         self.tasks: set[asyncio.Task[None]] = set()
-        self.source, self.sink, self.numbers = "", "", 0
+        self.source, self.sink, self.numbers, self.bundle = "", "", 0, ""
         self.leaving = False
 
     def _places(self, _: Cluster) -> dict[str, str]:
@@ -140,7 +151,8 @@ class WorkerPool:
             raise ClovenError(problems)
         self._learn(described)
         self._dial(described)
-        terms = self._terms(next(iter(described.values())).plan, options, beside)
+        self.bundle = next(iter(described.values())).plan
+        terms = self._terms(self.bundle, options, beside)
         for worker in self.workers.values():
             self._begin(self._keep(worker, JoinRequest(cloven=VERSION, join=terms)))
         await self._joined(options.retry)
@@ -200,7 +212,7 @@ class WorkerPool:
             if found.device != device:
                 yield f"{at} is the worker of {found.device}; expected {device}: correct the cluster file"
             elif check(found.plan_text)[0] != self.plan:
-                yield f"{at} has the bundle of another plan ({found.model}): write it again with `cloven bundle`"
+                yield f"{at} has the bundle of another plan ({found.model}): {_remedy(found)}"
             elif found.plan != plan.plan or found.output != plan.output:
                 yield f"{at} and {first} have bundles that were not written together: copy one bundle to all"
             elif found.run is not None and found.run not in beside:

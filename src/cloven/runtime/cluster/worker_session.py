@@ -217,9 +217,9 @@ class WorkerSession:
 
     # --- reports to the coordinator ---------------------------------------------------------------------------
 
-    def status(self) -> WorkerStatus:
-        """Return the links that are down, and the current time."""
-        return WorkerStatus(down=self._reasons(), time=time.time())
+    def status(self, plan: str | None = None) -> WorkerStatus:
+        """Return the links that are down, the current time, and the hash of the bundle for new runs."""
+        return WorkerStatus(down=self._reasons(), time=time.time(), plan=plan)
 
     def state(self, number: int) -> ImageState:
         """Return the state of an image on this worker."""
