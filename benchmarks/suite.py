@@ -45,7 +45,7 @@ USUAL = {
 LONG = {
     "cost": "the cost model, compared with executed plans; requires root, 40 minutes",
     "latency": "an image on one device, and divided over two, in the laboratory; requires root, 6 minutes",
-    "stealing": "work stealing, compared with equal tiles, in the laboratory; requires root, 10 minutes",
+    "stealing": "tiles on unequal devices: equal, by costs, stolen; in the laboratory; requires root, 15 minutes",
     "memory": "the estimated memory of workers, compared with that of running ones; requires root",
 }
 
