@@ -118,7 +118,7 @@ LOOPBACK = "other machines can reach this address, and without mTLS they"
     ("args", "messages"),
     [
         (("nowhere/edge0",), ("is not a bundle: manifest.json is missing",)),
-        (("bundle",), ("is not a bundle: manifest.json is missing",)),
+        (("bundle",), ("needs a name: give --name or --keys, or a device's folder, such as BUNDLE/edge0",)),
         (("bundle/edge7",), ("bundle/edge7 is not a device's folder of the bundle; expected one of bundle/ed",)),
         (
             ("bundle/edge7", "--listen", "here", "--metrics", "127.0.0.1:99999", "--speed", "0"),

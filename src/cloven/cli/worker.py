@@ -102,7 +102,10 @@ def _name(given: str | None, bundle: LoadedBundle, identity: Identity | None) ->
     if known is not None and given not in (None, known):
         raise ClovenError(f"--name is {given}; expected {known}, the name of the worker's keys or folder")
     if (found := known or given) is None:
-        raise ClovenError("a worker of a whole bundle needs a name: give --name or --keys")
+        raise ClovenError(
+            "a worker of a whole bundle can be any device and needs a name: give --name or --keys, or a device's "
+            f"folder, such as BUNDLE/{next(iter(bundle.parts))}"
+        )
     if problem := name_problem(found):
         raise ClovenError(f"--name: {problem}")
     return found
