@@ -95,6 +95,7 @@ class Coordinator:
         numbers: the numbers of attempts, over all pools.
         standbys: the workers that can take the place of a lost one.
         retiring: the pools whose last images are in flight, by their runs.
+        joining: the runs that workers join now.
         follower: moves to another plan when the workers are upgraded.
     """
 
@@ -103,6 +104,7 @@ class Coordinator:
         self.shape: tuple[int, int, int] = plan.named_model.input
         self.numbers = count()
         self.retiring: dict[str, asyncio.Task[None]] = {}
+        self.joining: set[str] = set()
         self.pool = self.pool_of(plan)
         standby = plan.standby if options.standby is None else options.standby
         places = (*standby, *plan.devices) if standby and not options.steal else ()
@@ -153,19 +155,22 @@ class Coordinator:
         Raises:
             ClovenError: if the workers cannot join; images are then still sent to the earlier ones.
         """
-        before = self.pool
+        before, beside = self.pool, self._runs()
+        self.joining.add(pool.run)
         try:
-            await pool.join(replace(self.options, retry=0.0), beside=self._runs())
+            await pool.join(replace(self.options, retry=0.0), beside)
             if self.pool is not before:
                 raise ClovenError("the workers of the run changed meanwhile")
         except BaseException:
             await pool.close()
             raise
+        finally:
+            self.joining.remove(pool.run)
         self.pool, self.plan, self.standbys.plan = pool, pool.plan, pool.plan
         self.retiring[before.run] = asyncio.create_task(self._retire(before))
 
     def _runs(self) -> list[str]:
-        return [self.pool.run, *self.retiring]
+        return [self.pool.run, *self.retiring, *self.joining]
 
     async def _replace_lost(self) -> None:
         """Let standbys take the places of workers that are lost or hang, and send their images again."""
