@@ -106,10 +106,7 @@ class Coordinator:
         self.retiring: dict[str, asyncio.Task[None]] = {}
         self.joining: set[str] = set()
         self.pool = self.pool_of(plan)
-        standby = plan.standby if options.standby is None else options.standby
-        places = (*standby, *plan.devices) if standby and not options.steal else ()
-        addresses = {name: cluster.devices[name].address or "" for name in places}
-        self.standbys = Standbys(plan, standby, addresses, self.pool.tls)
+        self.standbys = Standbys(plan, self._standbys_of(plan), cluster, self.pool.tls)
         self.guards: list[asyncio.Task[None]] = []
         self.times: deque[ImageTimes] = deque(maxlen=KEPT)
         self.window = asyncio.Semaphore(options.window)
@@ -127,10 +124,9 @@ class Coordinator:
         except BaseException:
             await self.pool.close()
             raise
-        if self.standbys.addresses:
-            await self.standbys.ask(self.standbys.names, self._runs())
-            watching = self.standbys.watch(lambda: self.pool.workers, self._runs)
-            self.guards = [asyncio.create_task(watching), asyncio.create_task(self._replace_lost())]
+        await self.standbys.ask(self.standbys.names, self._runs())
+        watching = self.standbys.watch(lambda: self.pool.workers, self._runs)
+        self.guards = [asyncio.create_task(watching), asyncio.create_task(self._replace_lost())]
         self.guards.append(asyncio.create_task(self.follower.follow()))
         return self
 
@@ -166,8 +162,16 @@ class Coordinator:
             raise
         finally:
             self.joining.remove(pool.run)
-        self.pool, self.plan, self.standbys.plan = pool, pool.plan, pool.plan
+        self.pool, self.plan = pool, pool.plan
+        self.standbys.use(pool.plan, self._standbys_of(pool.plan))
         self.retiring[before.run] = asyncio.create_task(self._retire(before))
+
+    def _standbys_of(self, plan: Plan) -> tuple[str, ...]:
+        """Return the standbys of a plan that the options allow and the cluster has."""
+        if self.options.steal:
+            return ()
+        chosen = self.options.standby
+        return tuple(n for n in plan.standby if n in self.cluster.devices and (chosen is None or n in chosen))
 
     def _runs(self) -> list[str]:
         return [self.pool.run, *self.retiring, *self.joining]

@@ -83,7 +83,8 @@ class PlanFollower:
         if found.plan != new:
             return
         plan = parse(found.plan_text)
-        names = {device: worker for device, worker in pool.names.items() if device in plan.devices}
+        allowed = {*plan.devices, *plan.standby}
+        names = {d: worker for d, worker in pool.names.items() if d in plan.devices and worker in allowed}
         ours = [pool.workers[w] for d in plan.devices if (w := names.get(d, d)) in pool.workers]
         if not all(worker.joined and worker.current == new for worker in ours):
             return

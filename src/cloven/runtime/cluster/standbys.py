@@ -12,6 +12,7 @@ from cloven.partition.plan import Plan, check
 from cloven.runtime.cluster.worker_client import describe
 
 if TYPE_CHECKING:
+    from cloven.cost.cluster import Cluster
     from cloven.runtime.link.identity import Identity
 
 log = logging.getLogger("cloven")
@@ -35,11 +36,17 @@ class Standbys:
         reasons: by worker; only those that are not in use.
     """
 
-    def __init__(
-        self, plan: Plan, names: Sequence[str], addresses: Mapping[str, str], identity: Identity | None
-    ) -> None:
-        self.plan, self.names, self.addresses, self.identity = plan, tuple(names), addresses, identity
+    def __init__(self, plan: Plan, names: Sequence[str], cluster: Cluster, identity: Identity | None) -> None:
+        self.cluster, self.identity = cluster, identity
         self.reasons: dict[str, str] = {}
+        self.use(plan, names)
+
+    def use(self, plan: Plan, names: Sequence[str]) -> None:
+        """Take the standbys of a plan from now on."""
+        self.plan, self.names = plan, tuple(names)
+        places = (*names, *plan.devices) if names else ()
+        self.addresses = {name: self.cluster.devices[name].address or "" for name in places}
+        self.reasons = {name: reason for name, reason in self.reasons.items() if name in self.addresses}
 
     @property
     def ready(self) -> list[str]:

@@ -197,7 +197,9 @@ class WorkerPool:
 
     def _mismatches(self, described: Described, beside: Collection[str]) -> Iterator[str]:
         """Yield the reasons why the workers cannot run the plan together."""
-        yield from self._differences(described, beside)
+        if different := list(self._differences(described, beside)):
+            yield from different
+            return
         for end, marked in (
             ("receives the images", [name for name, found in described.items() if found.source]),
             ("sends the outputs", [name for name, found in described.items() if found.sink]),
