@@ -19,7 +19,7 @@ from cloven.enclave.sweep import FULL, ComparedTimes
 from cloven.papers.s2.classifiers import ClassifierTable
 from cloven.papers.s2.enclave_fit import FittedTime, PublishedTable
 from cloven.papers.s2.enclave_times import SavedTable, TimesFigure
-from cloven.papers.s2.figure8 import AttackedModel, TelemetryFigure, TelemetryScore
+from cloven.papers.s2.figure8 import AttackedModel, Kind, TelemetryFigure, TelemetryScore
 from cloven.papers.s2.partitions import PartitionTable, in_words
 from cloven.papers.s2.privacy import PointScore, Rule, ScoresFigure
 from cloven.papers.s2.published import THRESHOLD
@@ -323,6 +323,12 @@ def guess(document: TelemetryFigure, model: str, attack: str, point: str, column
     return f"{_reading(document, model, attack, point, column).baseline.mean:.2f}"
 
 
+def kappa(document: TelemetryFigure, model: str, kind: Kind) -> str:
+    """Return the kappa of a model on telemetry or photographs."""
+    found = next(one for one in document.models if one.model.endswith(model) and one.kind == kind)
+    return "unknown" if found.kappa is None else f"{found.kappa:.2f}"
+
+
 def informed(document: TelemetryFigure, model: str, attack: str, column: str) -> str:
     """Return at how many layers an attack knows more of a column than the best constant guess, of how many."""
     rows = [row for row in _telemetry(document, model).rows if row.attack == attack]
@@ -384,6 +390,7 @@ PAGE = page(
         "pixels": of(TelemetryFigure, lambda d: " x ".join(map(str, d.shape))),
         "pairs": of(TelemetryFigure, lambda d: _range((one.queries for one in d.models), ",d")),
         "cut": of(TelemetryFigure, cut),
+        "kappaof": of(TelemetryFigure, kappa),
         "similar": of(TelemetryFigure, similar),
         "baselines": of(TelemetryFigure, lambda d: _range(row.baseline for one in d.models for row in one.rows)),
         "recovered": of(TelemetryFigure, recovered),
