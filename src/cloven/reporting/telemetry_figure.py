@@ -33,6 +33,7 @@ def draw_telemetry(document: TelemetryFigure, path: Path) -> None:
             place.set_xticks(list(labels), list(labels.values()), fontsize=8)
             place.spines[["top", "right"]].set_visible(False)
             place.legend(fontsize=7, frameon=False)
+        lower.set_visible(any(row.readings for row in model.rows))  # photographs have none
     size = " x ".join(map(str, document.shape))
     made.suptitle(f"{PAPERS['s2']}, Fig. 8: images of {size}, c-GAN {document.gan_epochs} epochs", fontsize=10)
     made.tight_layout()
