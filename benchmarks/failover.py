@@ -34,7 +34,7 @@ from cloven.runtime.cluster.sending import coordinator
 NAME = "failover"
 DEVICES, STANDBY = ("edge0", "edge1", "edge2"), "edge3"
 WAYS = {"killed": (signal.SIGKILL, 1.0), "suspended": (signal.SIGSTOP, 3.0)}
-"""How a device is lost: the signal, and the most seconds without an answer."""
+"""For each kind of loss, the signal that the device gets, and the largest goal for the time without an answer."""
 
 DISTINCT = 8
 """The number of distinct images, which are sent over and over."""

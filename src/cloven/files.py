@@ -317,6 +317,24 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
             part.unlink()
 
 
+def lock(file: int | BinaryIO, busy: str) -> None:
+    """Lock an open file or folder; the system releases it when it is closed, or the process ends or is killed.
+
+    Args:
+        file: the file, or its descriptor.
+        busy: the message of the error if another process holds the lock.
+
+    Raises:
+        ClovenError: if another process holds it.
+    """
+    import fcntl  # not on Windows, where this module is imported too
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ClovenError(busy) from error
+
+
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a new, empty folder, which replaces `path` at the end; after an error it is removed.

@@ -21,7 +21,7 @@ from cloven.auditing.finding import CellResult
 from cloven.auditing.summary import Summary
 from cloven.documents import Document, wrong_entries
 from cloven.errors import ClovenError, system_reason
-from cloven.files import parse_json, read_bytes, read_json, read_text, replacing, write_text
+from cloven.files import lock, parse_json, read_bytes, read_json, read_text, replacing, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -370,12 +370,10 @@ def _locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise ClovenError(f"cannot write to {folder}: {system_reason(error)}") from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ClovenError(
-                f"another audit is running in {folder}; wait until it has ended, or give another folder (--out)"
-            ) from error
+        lock(
+            file,
+            f"another audit is running in {folder}; wait until it has ended, or give another folder (--out)",
+        )
         yield
 
 

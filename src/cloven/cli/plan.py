@@ -284,7 +284,7 @@ class ShareCosts:
 
 
 def _costs(shares: str, file: Path | None, minimised: str, problems: list[str]) -> ShareCosts | None:
-    """Return what shares are chosen by, None if they are given; add what is wrong with the options."""
+    """Return the costs by which shares are chosen, None if shares are given; add the problems of the options."""
     from cloven.cost.cluster import Cluster
     from cloven.cost.shares import Minimised
 

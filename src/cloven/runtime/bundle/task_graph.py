@@ -156,7 +156,12 @@ class TaskGraph(Document):
 
     def largest(self) -> int:
         """Return the bytes of the largest message of a task, in either direction."""
-        return max((schedule.largest for schedule in map(self.schedule, range(len(self.tasks)))), default=0)
+        return max((schedule.largest for schedule in self.schedules), default=0)
+
+    @cached_property
+    def schedules(self) -> tuple[Schedule, ...]:
+        """Return what a worker does for each task."""
+        return tuple(map(self.schedule, range(len(self.tasks))))
 
     def schedule(self, number: int) -> Schedule:
         """Return what a worker does for a task; it names the segment of a device DEVICE/SEGMENT.

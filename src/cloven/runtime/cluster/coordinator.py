@@ -170,8 +170,8 @@ class Coordinator:
         """Return the standbys of a plan that the options allow and the cluster has."""
         if self.options.steal:
             return ()
-        chosen = self.options.standby
-        return tuple(n for n in plan.standby if n in self.cluster.devices and (chosen is None or n in chosen))
+        chosen = self.options.standbys_of(plan)
+        return tuple(name for name in plan.standby if name in chosen and name in self.cluster.devices)
 
     def _runs(self) -> list[str]:
         return [self.pool.run, *self.retiring, *self.joining]

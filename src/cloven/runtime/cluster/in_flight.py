@@ -65,7 +65,12 @@ class InFlight:
 
     def of(self, workers: Collection[str]) -> list[int]:
         """Return the numbers of the attempts that pass through some of these workers."""
-        return [n for n, attempt in self._attempts.items() if attempt.worker is None or attempt.worker in workers]
+        return [number for number in self._attempts if self.passes(number, workers)]
+
+    def passes(self, number: int, workers: Collection[str]) -> bool:
+        """Return whether an attempt is in flight and passes through some of these workers."""
+        attempt = self._attempts.get(number)
+        return attempt is not None and (attempt.worker is None or attempt.worker in workers)
 
     def begin(self, kind: int = 0, worker: str | None = None) -> Attempt:
         """Add an attempt."""

@@ -70,6 +70,10 @@ class LoadedPart:
         key = partial(frame_stream.link_key, identity, party, protection)
         return LinkSpec(run, dialer, other, protection, key, frame_stream.limits(self.schedule.largest))
 
+    def links(self, run: str, identity: Identity | None) -> dict[str, LinkSpec]:
+        """Return the link with each party."""
+        return {party: self.link(run, party, identity) for party in sorted(self.schedule.parties)}
+
     def description(self, run: str | None) -> WorkerDescription:
         """Return the description that the worker sends; ``run`` is the run that it takes part in, if any."""
         m = self.manifest
@@ -121,5 +125,5 @@ class LoadedBundle:
     @property
     def largest(self) -> int:
         """Return the bytes of the largest message of all parts and tasks."""
-        tasks = 0 if self.tasks is None else self.tasks.largest
+        tasks = 0 if self.tasks is None else self.tasks.graph.largest()
         return max(tasks, *(part.schedule.largest for part in self.parts.values()))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cloven.partition.protection import COORDINATOR
-from cloven.runtime.bundle.schedule import Schedule
 from cloven.runtime.bundle.task_graph import TaskGraph
 from cloven.runtime.cluster import frame_stream
 from cloven.runtime.cluster.frame_stream import LinkSpec
@@ -29,16 +28,6 @@ class LoadedTasks:
     graph: TaskGraph
     parts: Mapping[str, LoadedPart]
 
-    @cached_property
-    def schedules(self) -> tuple[Schedule, ...]:
-        """Return what the worker does for each task."""
-        return tuple(self.graph.schedule(number) for number in range(len(self.graph.tasks)))
-
-    @property
-    def largest(self) -> int:
-        """Return the bytes of the largest message of all tasks."""
-        return max((schedule.largest for schedule in self.schedules), default=0)
-
     def engine(self, job: Job, inputs: dict[str, Array]) -> Mapping[str, Array]:
         """Run the segment of a task."""
         device, _, segment = job.segment.rpartition("/")
@@ -52,7 +41,7 @@ class LoadedTasks:
         """
         protection = next(iter(self.parts.values())).manifest.protection.of_all()
         key = partial(frame_stream.link_key, identity, COORDINATOR, protection)
-        link = LinkSpec(run, COORDINATOR, worker, protection, key, frame_stream.limits(self.largest))
+        link = LinkSpec(run, COORDINATOR, worker, protection, key, frame_stream.limits(self.graph.largest()))
         if link.cipher is not None:
             link.key()
             warm(link.cipher)
@@ -63,7 +52,7 @@ class LoadedTasks:
         return part.model_copy(
             update={
                 "device": worker,
-                "largest": self.largest,
+                "largest": self.graph.largest(),
                 "parties": [COORDINATOR],
                 "source": True,
                 "sink": True,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cloven.partition.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -24,3 +28,7 @@ class SendOptions:
     steal: bool = False
     standby: tuple[str, ...] | None = None
     follow: bool = False
+
+    def standbys_of(self, plan: Plan) -> tuple[str, ...]:
+        """Return the requested standbys; by default, all of the plan."""
+        return tuple(plan.standby) if self.standby is None else self.standby

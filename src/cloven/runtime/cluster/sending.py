@@ -129,7 +129,7 @@ def coordinator(plan: Plan, cluster_file: Path, options: SendOptions) -> Coordin
 
     if problems := plan.transform.unsendable(plan.devices):
         raise ClovenError(problems)
-    standby = plan.standby if options.standby is None else options.standby
+    standby = options.standbys_of(plan)
     problems = [
         f"{name} is not a standby of the plan; write the plan with `cloven plan --standby {name}`, so that what it "
         "may receive counts"

@@ -270,11 +270,10 @@ class WorkerServicer:
             if (tasks := self._bundle(terms.plan).tasks) is None:
                 raise ClovenError("has not loaded all parts of the bundle: start it on the bundle's folder")
             link = tasks.link(terms.run, self.name, self.identity)
-            return RunWork(tasks.schedules, {COORDINATOR: link}, tasks.engine)
+            return RunWork(tasks.graph.schedules, {COORDINATOR: link}, tasks.engine)
         devices = {worker: device for device, worker in terms.names.items()}
         part = self.part(terms.plan, devices.get(self.name, self.name)).replaced(terms.names)
-        links = {party: part.link(terms.run, party, self.identity) for party in part.schedule.parties}
-        return RunWork([part.schedule], links, part.engine)
+        return RunWork([part.schedule], part.links(terms.run, self.identity), part.engine)
 
     async def _listen(
         self, session: WorkerSession, stream: MessageStream, heard: asyncio.Event, context: Context

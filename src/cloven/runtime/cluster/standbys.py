@@ -69,10 +69,12 @@ class Standbys:
         found = await asyncio.gather(*(self._reason(name, runs) for name in names))
         before, self.reasons = self.reasons, dict(zip(names, found, strict=True))
         for name, reason in self.reasons.items():
-            if reason != before.get(name, UNKNOWN if name in self.names else reason):
-                log.info("%s can take the place of a lost device", name) if not reason else log.warning(
-                    "%s cannot take the place of a lost device: %s", name, reason
-                )
+            if reason == before.get(name, UNKNOWN if name in self.names else reason):
+                continue
+            if reason:
+                log.warning("%s cannot take the place of a lost device: %s", name, reason)
+            else:
+                log.info("%s can take the place of a lost device", name)
 
     async def _reason(self, name: str, runs: Collection[str]) -> str:
         devices = {self.plan.devices[0], self.plan.devices[-1]} if name in self.names else {name}

@@ -13,7 +13,6 @@ from itertools import count
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from cloven.documents import parse_document
@@ -24,7 +23,6 @@ from cloven.runtime.bundle.engine import Array
 from cloven.runtime.bundle.task_graph import IMAGE, TaskGraph
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.cluster.events import Event
-from cloven.runtime.cluster.image_task import NUMBERS
 from cloven.runtime.cluster.in_flight import Attempt, InFlight
 from cloven.runtime.cluster.protocol import ImageTimes, RunTerms, WorkerDescription
 from cloven.runtime.cluster.task_record import TaskRecord
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     from cloven.partition.plan import Plan
     from cloven.runtime.cluster.send_options import SendOptions
     from cloven.runtime.link.identity import Identity
-    from cloven.runtime.link.session import Opened
 
 
 class TaskPool(WorkerPool):
@@ -208,18 +205,9 @@ class TaskPool(WorkerPool):
         """Return the times of the frames of an answered image, task by task."""
         return self.sent.pop(number)
 
-    def _take(self, party: str, frame: Opened) -> None:
-        """Complete a task with its outputs, if it is in flight at this worker."""
-        if frame.input not in self.frames.of([party]):
-            return
-        outputs = self.graph.tasks[frame.input % len(self.graph.tasks)].outputs
-        due = NUMBERS.itemsize * sum(prod(extent(made.box)) for made in outputs)
-        if frame.ordinal != 0 or frame.payload.nbytes != due:
-            got = f"message {frame.ordinal} of {frame.payload.nbytes} bytes"
-            reason = f"sent malformed outputs: {got}; expected message 0 of {due} bytes"
-            self.frames.fail(frame.input, FrameFailed(reason, link=(party, COORDINATOR)))
-        else:
-            self.frames.answer(frame.input, np.frombuffer(frame.payload, NUMBERS).astype(np.float32))
+    def _answered(self, number: int) -> int:
+        outputs = self.graph.tasks[number % len(self.graph.tasks)].outputs
+        return sum(prod(extent(made.box)) for made in outputs)
 
     # --- events and failures ----------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ A hash is the SHA-256 of the manifest.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -20,7 +19,7 @@ from typing import BinaryIO, Literal
 
 from cloven.documents import Document, parse_document
 from cloven.errors import ClovenError, system_reason
-from cloven.files import read_text, write_text
+from cloven.files import lock, read_text, write_text
 from cloven.runtime.bundle.format import MANIFEST, FileDigest, Manifest
 from cloven.runtime.bundle.reader import parse_manifest
 from cloven.runtime.cluster.protocol import MANIFEST_BYTES, Hash
@@ -63,11 +62,7 @@ class UpgradeFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ClovenError(
-                f"--upgrades is {path}, which another worker uses; give each worker its own folder"
-            ) from error
+            lock(self._lock, f"--upgrades is {path}, which another worker uses; give each worker its own folder")
         except OSError as error:
             raise ClovenError(f"--upgrades is {path}, which cannot be used: {system_reason(error)}") from error
         pointer = path / ACTIVE

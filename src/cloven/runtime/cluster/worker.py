@@ -103,8 +103,7 @@ def _problems(part: LoadedPart, identity: Identity | None, alone: bool) -> list[
     A worker that has several parts looks for its keys when it joins a run, which names the other workers.
     """
     found = []
-    for party in sorted(part.schedule.parties):
-        link = part.link("", party, identity)
+    for link in part.links("", identity).values():
         try:
             if link.cipher is not None:
                 if identity is None or alone:
@@ -127,8 +126,7 @@ class Addresses:
 
 def mtls_problems(bundle: LoadedBundle, identity: Identity | None, *, tls: bool) -> list[str]:
     """Return why the links of a bundle that are protected with mTLS are not, if ``tls`` is false."""
-    parts = bundle.parts.values()
-    links = [part.link("", party, identity) for part in parts for party in sorted(part.schedule.parties)]
+    links = [link for part in bundle.parts.values() for link in part.links("", identity).values()]
     names = dict.fromkeys(f"{link.dialer}-{link.other}" for link in links if link.protection == "mtls")
     if not names or tls:
         return []

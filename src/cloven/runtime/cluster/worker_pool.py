@@ -308,17 +308,21 @@ class WorkerPool:
         ends = {"sent": [(self.source, 0, sent)], "came": [(self.sink, 0, came)]}
         return [ImageTimes(input=number, seconds=[], **ends)]
 
+    def _answered(self, _: int) -> int:
+        """Return the number of elements in the answer to a frame with this number."""
+        return self.numbers
+
     def _take(self, party: str, frame: Opened) -> None:
-        """Complete an image with its output, if it is in flight."""
-        if frame.input not in self.in_flight:
+        """Complete what a frame answers, if it is in flight at this worker."""
+        if not self.frames.passes(frame.input, [party]):
             return
-        due = NUMBERS.itemsize * self.numbers
+        due = NUMBERS.itemsize * self._answered(frame.input)
         if frame.ordinal != 0 or frame.payload.nbytes != due:
             got = f"message {frame.ordinal} of {frame.payload.nbytes} bytes"
             reason = f"sent a malformed output: {got}; expected message 0 of {due} bytes"
-            self.in_flight.fail(frame.input, FrameFailed(reason, link=(party, COORDINATOR)))
+            self.frames.fail(frame.input, FrameFailed(reason, link=(party, COORDINATOR)))
         else:
-            self.in_flight.answer(frame.input, np.frombuffer(frame.payload, NUMBERS).astype(np.float32))
+            self.frames.answer(frame.input, np.frombuffer(frame.payload, NUMBERS).astype(np.float32))
 
     # --- events and failures ----------------------------------------------------------------------------------
 
@@ -330,7 +334,7 @@ class WorkerPool:
             case ImageGivenUp(device, failure):
                 link = None if failure.party is None else (failure.party, device)
                 error = FrameFailed(failure.reason, device=None if link else device, link=link)
-                if failure.input in self.frames.of([device]):
+                if self.frames.passes(failure.input, [device]):
                     self.frames.fail(failure.input, error)
             case WorkerLinkLost(device, party, reason):
                 self._lose_link(party, device, reason)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cloven.errors import ClovenError
+from cloven.files import lock
 
 PLAN, CLUSTER, PIXELS, BUNDLE, KEYS = "plan.toml", "cluster.toml", "pixels.safetensors", "bundle", "keys"
 """Written before the run: the plan, the cluster file, the images, the bundle and the keys of the workers."""
@@ -51,19 +51,13 @@ def held(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise ClovenError(f"cannot write to {folder}: {error.strerror}") from error
     try:
-        _lock(descriptor, folder)
+        lock(
+            descriptor,
+            f"another laboratory is running in {folder}; wait until it has ended, or choose another folder (--out)",
+        )
         yield
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ClovenError(
-            f"another laboratory is running in {folder}; wait until it has ended, or choose another folder (--out)"
-        ) from error
 
 
 def emptied(folder: Path) -> None:
