@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.measurement import Measurement, measured, ratios, shown
+from benchmarks.processes import use_core
 from cloven.graph.graph import Graph
 from cloven.partition import plan as plans
 from cloven.partition.data import Data
@@ -149,8 +150,7 @@ def one_core_each(net: Network, devices: int) -> None:
     """Let all threads of each worker use one core only."""
     cores = sorted(os.sched_getaffinity(0))
     for i, worker in enumerate(net.started[:devices]):
-        for thread in Path(f"/proc/{worker.pid}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), {cores[i % len(cores)]})
+        use_core(worker.pid, cores[i % len(cores)])
 
 
 def divided(name: str, folder: Path, rounds: int) -> Iterator[Measurement]:

@@ -1,39 +1,45 @@
-"""Compare a model in two stages, on workers with one thread each, with the whole in one session with two threads.
+"""Compare a model in two stages on two devices of one core with one such device, and with the whole on two cores.
 
-    python -m benchmarks.pipelines [--rounds N]
+    python -m benchmarks.pipelines [--rounds N] [MODEL ...]
 
-ResNet-50 and MobileNet v2 at 224 pixels, batch 1, random weights. The exit code is 1 if a pipeline answers less
-than 0.9 times as many images as the whole model. The two workers, their coordinator (without torch, as at the
-edge) and the whole model are separate processes. The two variants alternate; a turn counts if other processes
-leave both cores free.
+Images of 224 x 224 pixels, random weights. A device is a worker with one thread whose process may use one core. The
+whole model is one onnxruntime session with two threads. The workers, their coordinators (without torch, as at the
+edge), which may use both cores, and the whole model are separate processes. All variants alternate; a turn counts
+if other processes leave both cores free. The exit code is 1 if a goal is missed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks import stages
-from benchmarks.measurement import Measurement, measured, shown
-from benchmarks.processes import Child, Spent, child, spent, wait_for_quiet
+from benchmarks.measurement import Measurement, measured, ratios, shown
+from benchmarks.processes import Child, Spent, child, spent, use_core, wait_for_quiet
 from benchmarks.stages import Cut, Round
 
 NAME = "pipelines"
-MODELS = {"torchvision:resnet50": 40, "torchvision:mobilenet_v2": 300}
+VGG, RESNET, MOBILENET = "torchvision:vgg16", "torchvision:resnet50", "torchvision:mobilenet_v2"
+MODELS = {VGG: 12, RESNET: 40, MOBILENET: 300}
 """The number of images in a round."""
 
-WINDOW = 8
-GOAL = 0.9
-"""The least ratio of the images per second of the pipeline to those of the whole model."""
+WHOLE, ONE, TWO, BATCHES = "whole on two cores", "one device", "two stages", "two stages, batches of 4"
+OPTIONS = {ONE: (8, 1), TWO: (8, 1), BATCHES: (16, 4)}
+"""The maximum number of images in flight, and of those that a worker computes together."""
+
+GOALS = {(VGG, ONE): 1.8, (RESNET, WHOLE): 0.95, (MOBILENET, WHOLE): 0.95}
+"""The least ratio of the images per second in two stages to those of another variant."""
 
 THREADS = 2
 """The threads of the whole model's session."""
@@ -54,11 +60,10 @@ MOST = 2
 
 @dataclass(frozen=True)
 class Turn:
-    """A round of the whole model, and one of the pipeline right after it."""
+    """A round of each variant, one right after the other."""
 
-    whole: Round
-    pipeline: Round
-    spent: tuple[Spent, Spent]
+    rounds: dict[str, Round]
+    spent: tuple[Spent, ...]
 
     @property
     def others(self) -> float:
@@ -67,48 +72,54 @@ class Turn:
 
 
 def compared(name: str, folder: Path, *, rounds: int, images: int) -> Iterator[Measurement]:
-    """Make the bundles, choose the fastest cut, and alternate between the whole model and the pipeline."""
+    """Make the bundles, choose the fastest cut, and alternate between the variants."""
     folder.mkdir()
     with child(["-m", stages.__name__, "prepare", name, folder]) as making:
         cuts = [Cut(**cut) for cut in json.loads(making.line())]
-    best = min(range(len(cuts)), key=lambda i: tried(folder / f"cut-{i}", images // 2, WINDOW))
+    best = min(range(len(cuts)), key=lambda i: tried(folder / f"cut-{i}", images // 2))
+    bundles = {ONE: folder / "whole", TWO: folder / f"cut-{best}", BATCHES: folder / f"cut-{best}"}
     with ExitStack() as stack:
-        pipeline = started(folder / f"cut-{best}", WINDOW, stack)
-        whole = stack.enter_context(child(["-m", stages.__name__, "whole", folder / "whole", THREADS]))
-        whole.line()
-        same(ask(whole, "many", 8), ask(pipeline[0], "many", 8))
-        few = max(5, images // 8)
-        many = counting(turns(whole, pipeline, ("many", images), rounds))
-        single = counting(turns(whole, pipeline, ("single", few), rounds))
+        running = {way: started(bundle, way, stack) for way, bundle in bundles.items()}
+        running[WHOLE] = [stack.enter_context(child(["-m", stages.__name__, "whole", folder / "whole", THREADS]))]
+        running[WHOLE][0].line()
+        for way in bundles:
+            same(ask(running[WHOLE][0], "many", 8), ask(running[way][0], "many", 8))
+        many = counting(turns(running, ("many", images), rounds))
+        few = max(3, images // 8)
+        single = counting(turns({TWO: running[TWO]}, ("single", few), rounds))
     model, cut = name.rpartition(":")[2], cuts[best]
-    rates = {way: [images / getattr(turn, way).seconds for turn in many] for way in ("whole", "pipeline")}
-    alone = [1000 * turn.pipeline.seconds / few for turn in single]
-    over = [turn.whole.seconds / turn.pipeline.seconds for turn in many]
-    cut_after = f"cut after {cut.value}, {cut.bytes / 1e6:.2f} MB"
-    yield measured(NAME, f"{model}, whole", rates["whole"], "images/s", better="higher")
-    yield measured(NAME, f"{model}, two stages, {cut_after}", rates["pipeline"], "images/s", better="higher")
-    yield measured(NAME, f"{model}, two stages / whole, images/s", over, "x", better="higher", goal=GOAL)
-    yield measured(NAME, f"{model}, two stages, an image alone", alone, "ms")
+    rates = {way: [images / turn.rounds[way].seconds for turn in many] for way in running}
+    for way in (WHOLE, ONE, TWO, BATCHES):
+        where = f", cut after {cut.value}, {cut.bytes / 1e6:.2f} MB" if way == TWO else ""
+        yield measured(NAME, f"{model}, {way}{where}", rates[way], "images/s", better="higher")
+    for way in (TWO, BATCHES):
+        for base in (WHOLE, ONE):
+            over, goal = ratios(rates[way], rates[base]), GOALS.get((name, base)) if way == TWO else None
+            yield measured(NAME, f"{model}, {way} / {base}, images/s", over, "x", better="higher", goal=goal)
+    alone = [1000 * turn.rounds[TWO].seconds / few for turn in single]
+    yield measured(NAME, f"{model}, {TWO}, an image alone", alone, "ms")
 
 
-def tried(bundle: Path, images: int, window: int) -> float:
+def tried(bundle: Path, images: int) -> float:
     """Return the shortest time of the pipeline of a bundle, in seconds."""
     with ExitStack() as stack:
-        coordinator, *_ = started(bundle, window, stack)
+        coordinator, *_ = started(bundle, TWO, stack)
         return min(ask(coordinator, "many", images).seconds for _ in range(4))
 
 
-def started(bundle: Path, window: int, stack: ExitStack) -> list[Child]:
-    """Start a bundle's workers and their coordinator, and yield both."""
-    workers, lines = [], ["[devices]"]
-    for device in DEVICES:
+def started(bundle: Path, way: str, stack: ExitStack) -> list[Child]:
+    """Start a bundle's workers, each on one core, and their coordinator, and return it and the workers."""
+    workers, lines, cores = [], ["[devices]"], sorted(os.sched_getaffinity(0))
+    for i, device in enumerate(DEVICES[: 1 if way == ONE else 2]):
         arguments = ["-m", "cloven.cli", "worker", bundle / device, "--listen", "127.0.0.1:0"]
         worker = stack.enter_context(child(arguments, stderr=True))
         lines.append(f'{device} = "{json.loads(worker.line())["listen"]}"')
+        use_core(worker.process.pid, cores[i % len(cores)])
         workers.append(worker)
-    cluster = bundle.with_suffix(".cluster.toml")
+    window, batch = OPTIONS[way]
+    cluster = bundle.with_suffix(f".{batch}.cluster.toml")
     cluster.write_text("\n".join(lines) + "\n", "utf-8")
-    arguments = ["-m", stages.__name__, "coordinate", bundle.with_suffix(".toml"), cluster, window]
+    arguments = ["-m", stages.__name__, "coordinate", bundle.with_suffix(".toml"), cluster, window, batch]
     coordinator = stack.enter_context(child(arguments))
     coordinator.line()
     return [coordinator, *workers]
@@ -119,16 +130,15 @@ def ask(one: Child, how: str, images: int) -> Round:
     return Round(**one.ask(how, images))
 
 
-def turns(whole: Child, pipeline: Sequence[Child], what: tuple[str, int], rounds: int) -> list[Turn]:
-    """Return turns, until enough of them count."""
+def turns(running: Mapping[str, Sequence[Child]], what: tuple[str, int], rounds: int) -> list[Turn]:
+    """Return turns, until enough of them count; the first process of a variant answers."""
     found: list[Turn] = []
-    every = [whole, *pipeline]
+    every = [one for processes in running.values() for one in processes]
     until = time.monotonic() + PATIENCE
     while len(found) < MOST * rounds and sum(turn.others <= QUIET for turn in found) < rounds:
         wait_for_quiet(QUIET, until)
-        one, first = spent(lambda: ask(whole, *what), every)
-        two, second = spent(lambda: ask(pipeline[0], *what), every)
-        found.append(Turn(one, two, (first, second)))
+        turn = {way: spent(partial(ask, processes[0], *what), every) for way, processes in running.items()}
+        found.append(Turn({way: made for way, (made, _) in turn.items()}, tuple(cost for _, cost in turn.values())))
     return found
 
 
@@ -146,18 +156,20 @@ def same(one: Round, other: Round) -> None:
         raise SystemExit("the pipeline's output is not the whole model's")
 
 
-def measure(rounds: int = 8) -> Iterator[Measurement]:
-    """Yield the images per second of each model, whole and in two stages."""
+def measure(rounds: int = 8, models: Sequence[str] = ()) -> Iterator[Measurement]:
+    """Yield the images per second of each model (default: all), whole, on one device and in two stages."""
     with tempfile.TemporaryDirectory() as folder:
-        for i, (name, images) in enumerate(MODELS.items()):
-            yield from compared(name, Path(folder) / str(i), rounds=rounds, images=images)
+        for i, name in enumerate(models or MODELS):
+            yield from compared(name, Path(folder) / str(i), rounds=rounds, images=MODELS[name])
 
 
 def main() -> int:
-    """Measure, print, and return 1 if a bound is missed."""
+    """Measure, print, and return 1 if a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(MODELS))
     parser.add_argument("--rounds", type=int, default=8)
-    return shown(measure(parser.parse_args().rounds))
+    given = parser.parse_args()
+    return shown(measure(given.rounds, given.models))
 
 
 if __name__ == "__main__":

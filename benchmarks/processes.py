@@ -94,6 +94,12 @@ def wait_for_quiet(cores: float, until: float) -> None:
             return
 
 
+def use_core(pid: int, core: int) -> None:
+    """Let all threads of a process, and those that they start, use one core only."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), {core})
+
+
 def process_seconds(pid: int) -> float:
     """Return the CPU seconds that a process has used so far, or 0 if it has ended or the system is not Linux."""
     return _ticks(Path(f"/proc/{pid}/stat"), after=")", places=(11, 12))

@@ -2,7 +2,7 @@
 
     python -m benchmarks.stages prepare MODEL FOLDER
     python -m benchmarks.stages whole BUNDLE THREADS
-    python -m benchmarks.stages coordinate PLAN CLUSTER WINDOW
+    python -m benchmarks.stages coordinate PLAN CLUSTER WINDOW BATCH
 
 Only the first imports torch. It measures the time between all cuts that carry one tensor, and keeps the cuts
 nearest to half of the time. The others answer each line ``many N`` (N images as fast as possible) or ``single N``
@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 
 from cloven.runtime.bundle.format import RunSegment
 from cloven.runtime.bundle.reader import Bundle, read
+from cloven.runtime.cluster.send_options import SendOptions
+from cloven.runtime.unit_images import unit
 
 if TYPE_CHECKING:
     from cloven.graph.graph import Graph
@@ -61,7 +63,8 @@ class Round:
 
 def pictures(count: int) -> Array:
     """Return random images ``(n, C, H, W)`` in [0, 1]."""
-    return np.random.default_rng(0).random((count, *IMAGE), np.float32)
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *IMAGE), np.uint8)
+    return unit(pixels)
 
 
 def repeated(count: int) -> Iterator[Array]:
@@ -178,15 +181,14 @@ def answer(start: float, output: Array) -> None:
     print(json.dumps(asdict(Round(time.perf_counter() - start, output.ravel().tolist()))), flush=True)
 
 
-async def coordinate(plan_file: Path, cluster: Path, window: int) -> None:
+async def coordinate(plan_file: Path, cluster: Path, options: SendOptions) -> None:
     """Run the coordinator of a plan's workers."""
     from cloven.cost.cluster import Cluster
     from cloven.partition.plan import parse
     from cloven.runtime.cluster.coordinator import Coordinator, Prediction
-    from cloven.runtime.cluster.send_options import SendOptions
 
     plan = parse(plan_file.read_text("utf-8"))
-    async with Coordinator(plan, Cluster.load(cluster, plan.devices), None, SendOptions(window)) as run:
+    async with Coordinator(plan, Cluster.load(cluster, plan.devices), None, options) as run:
 
         async def answers(how: str, images: Sequence[Array]) -> list[Prediction]:
             if how == "single":
@@ -210,5 +212,6 @@ if __name__ == "__main__":
             prepare(name, Path(folder))
         case ["whole", folder, threads]:
             whole(Path(folder), int(threads))
-        case ["coordinate", plan, cluster, window]:
-            asyncio.run(coordinate(Path(plan), Path(cluster), int(window)))
+        case ["coordinate", plan, cluster, window, batch]:
+            options = SendOptions(int(window), batch=int(batch))
+            asyncio.run(coordinate(Path(plan), Path(cluster), options))

@@ -28,6 +28,7 @@ from cloven.cli.options import (
     SIZES,
     WORKERS,
     AsJson,
+    Batch,
     Classes,
     Deadline,
     InputSize,
@@ -136,6 +137,7 @@ def lab(
         ),
     ] = False,
     window: Window = 8,
+    batch: Batch = 1,
     deadline: Deadline = 60.0,
     model: ModelOption = "",
     input_size: InputSize = "",
@@ -177,6 +179,7 @@ def lab(
         link,
         window,
         deadline,
+        batch,
         **vars(emulated),
     )
     if serve:

@@ -126,6 +126,17 @@ Window = Annotated[
     int,
     typer.Option(help="Maximum number of images in flight.", min=1, max=256, metavar="N", rich_help_panel=WORKERS),
 ]
+Batch = Annotated[
+    int,
+    typer.Option(
+        help="Maximum number of images that a worker computes together, of those that wait for it. More images a "
+        "second, of which each takes longer; the last digits of outputs may differ.",
+        min=1,
+        max=256,
+        metavar="N",
+        rich_help_panel=WORKERS,
+    ),
+]
 Deadline = Annotated[
     float,
     typer.Option(

@@ -17,6 +17,7 @@ from cloven.cli.options import (
     DAY,
     WORKERS,
     AsJson,
+    Batch,
     Classes,
     Deadline,
     InputSize,
@@ -48,6 +49,7 @@ log = logging.getLogger("cloven")
 
 REQUIRED = {
     "window": ["cluster"],
+    "batch": ["cluster"],
     "deadline": ["cluster"],
     "retry": ["cluster"],
     "patience": ["cluster", "retry"],
@@ -92,6 +94,7 @@ def run(
         ),
     ] = None,
     window: Window = 8,
+    batch: Batch = 1,
     deadline: Deadline = 30.0,
     retry: Annotated[
         bool,
@@ -162,7 +165,7 @@ def run(
     from cloven.runtime.cluster.send_options import SendOptions
 
     chosen = None if standby is None else names_in(standby)
-    sending = SendOptions(window, deadline, patience if retry else 0.0, steal, chosen)
+    sending = SendOptions(window, deadline, patience if retry else 0.0, steal, chosen, batch=batch)
     options = ClusterOptions(cluster, sending, sent, record)
     _run_on_workers(plan, images, options, verify=verify, as_json=as_json)
 

@@ -14,6 +14,7 @@ from cloven.cli.models import ModelOptions, PlanOptions, plan_of
 from cloven.cli.options import (
     DAY,
     WORKERS,
+    Batch,
     Classes,
     Deadline,
     InputSize,
@@ -47,6 +48,7 @@ def serve(
         Path, typer.Option(help="TOML file that lists the workers.", metavar="FILE", rich_help_panel=WORKERS)
     ],
     window: Window = 8,
+    batch: Batch = 1,
     deadline: Deadline = 30.0,
     standby: Standby = None,
     follow_upgrades: Annotated[
@@ -136,7 +138,7 @@ def serve(
     identity = tried(lambda: read(tls), problems) if tls is not None else None
     here = tried(lambda: check_address(listen, tls, insecure), problems)
     names = tried(lambda: _class_names(class_names, plan.named_model.classes), problems) if class_names else None
-    options = SendOptions(window, deadline, standby=chosen, follow=follow_upgrades)
+    options = SendOptions(window, deadline, standby=chosen, follow=follow_upgrades, batch=batch)
     workers = tried(lambda: coordinator(plan, cluster, options), problems)
     if problems or here is None or workers is None:
         raise ClovenError(problems)

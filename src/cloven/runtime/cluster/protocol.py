@@ -275,9 +275,10 @@ class RunTerms(PeerMessage):
     """The settings of a run.
 
     ``plan`` is the hash of the manifest, ``addresses`` are those of the devices, ``window`` is the maximum number
-    of images in flight, and ``deadline`` is the seconds after which an image fails. ``names`` gives the worker that
-    takes the place of a device, for each device that has another name than its worker. ``beside`` lists the other
-    runs of the same coordinator, which the worker may take part in at the same time. With ``tasks``, the worker
+    of images in flight, ``batch`` that of images that a worker computes together, and ``deadline`` is the seconds
+    after which an image fails. ``names`` gives the worker that takes the place of a device, for each device that
+    has another name than its worker. ``beside`` lists the other runs of the same coordinator, which the worker may
+    take part in at the same time. With ``tasks``, the worker
     computes tasks of all parts instead of one part: the number of an image, modulo the number of tasks, is that of
     the task.
     """
@@ -289,6 +290,7 @@ class RunTerms(PeerMessage):
     beside: list[Text] = Field(default=[], max_length=16)
     tasks: bool = False
     window: int = Field(ge=-(2**31), le=2**31)
+    batch: int = Field(default=1, ge=1, le=256)
     deadline: float = Field(gt=0, le=1e9, allow_inf_nan=False)
 
 

@@ -20,6 +20,7 @@ class SendOptions:
         steal: let any worker compute any task of the plan, and hand the next one to whichever is idle.
         standby: those standbys of the plan that take the place of a device that is lost or hangs; None for all.
         follow: whether to move to another plan when the workers are upgraded to it.
+        batch: the maximum number of images that a worker computes together, of those that wait for it.
     """
 
     window: int = 8
@@ -28,6 +29,7 @@ class SendOptions:
     steal: bool = False
     standby: tuple[str, ...] | None = None
     follow: bool = False
+    batch: int = 1
 
     def standbys_of(self, plan: Plan) -> tuple[str, ...]:
         """Return the requested standbys; by default, all of the plan."""

@@ -136,6 +136,8 @@ def coordinator(plan: Plan, cluster_file: Path, options: SendOptions) -> Coordin
         for name in standby
         if name not in plan.standby
     ]
+    if options.steal and options.batch > 1:
+        problems.append("--batch cannot be combined with --steal: a worker has two tasks at most")
     if options.steal and options.standby:
         problems.append("--standby cannot be combined with --steal: the tasks of a lost worker go to the others")
     if problems:

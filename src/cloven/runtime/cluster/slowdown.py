@@ -30,6 +30,8 @@ def slowed(engine: Engine, speed: float) -> Engine:
     after a pause (caches, clock), by a third after 30 ms where this was measured, and the factor would multiply
     that.
 
+    A batch takes the time of its images one after another: what a batch saves here need not be saved there.
+
     A pause leaves the core to other devices on this machine. It blocks the thread, as computing does: a worker then
     handles messages as on the slow device.
 
@@ -40,11 +42,12 @@ def slowed(engine: Engine, speed: float) -> Engine:
     known: dict[int, float] = {}
 
     def run(job: Job, inputs: dict[str, Array]) -> Mapping[str, Array]:
+        images = len(next(iter(inputs.values()), (None,)))
         if job.step not in known:
-            known[job.step] = median(cpu_seconds(job, inputs) for _ in range(FIRST))
+            known[job.step] = median(cpu_seconds(job, inputs) for _ in range(FIRST)) / images
         start = time.perf_counter()
         made = engine(job, inputs)
-        _pause_until(start + known[job.step] / speed)
+        _pause_until(start + images * known[job.step] / speed)
         return made
 
     def cpu_seconds(job: Job, inputs: dict[str, Array]) -> float:

@@ -171,6 +171,7 @@ class WorkerPool:
             names=self.names,
             beside=list(beside),
             window=options.window,
+            batch=options.batch,
             deadline=options.deadline,
         )
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from cloven.process_memory import resident
 from cloven.runtime.bundle.engine import Array
 from cloven.runtime.bundle.schedule import Job, Message, Schedule
+from cloven.runtime.cluster.batches import Batches
 from cloven.runtime.cluster.diagnosis import DONE
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.cluster.events import Event, FrameReceived, LinkChanged
@@ -68,6 +69,7 @@ class WorkerSession:
     ) -> None:
         self.terms, self.schedules, self.engine, self.computing = terms, schedules, engine, computing
         self.took: dict[int, float] = {}
+        self.batches = Batches(self._compute, terms.batch)
         self.tasks: dict[int, tuple[ImageTask, asyncio.Task[None]]] = {}
         self.finished: set[int] = set()
         self.dropped: set[int] = set()
@@ -157,7 +159,7 @@ class WorkerSession:
             return self.connections[party].send(number, ordinal, data)
 
         try:
-            await task.run(self._compute, send)
+            await task.run(self._compute if self.terms.batch == 1 else self.batches.run, send)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # onnxruntime's errors have no common base class

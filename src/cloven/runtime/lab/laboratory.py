@@ -59,7 +59,7 @@ class Experiment(Emulation):
         pixels: the images to send, ``(n, C, H, W)``, 0 to 255; the first ``auxiliary`` are the attacker's.
         folder: the folder for all files; an earlier laboratory is replaced.
         tap: the link to listen on, if any.
-        window, deadline: as in `cloven.runtime.cluster.coordinator.SendOptions`.
+        window, deadline, batch: as in `cloven.runtime.cluster.coordinator.SendOptions`.
     """
 
     plan: Plan
@@ -70,6 +70,7 @@ class Experiment(Emulation):
     tap: Link | None = None
     window: int = 8
     deadline: float = 60.0
+    batch: int = 1
 
 
 def run(experiment: Experiment) -> LabResult:
@@ -123,7 +124,8 @@ def serve(experiment: Experiment, started: Callable[[str, str], object]) -> None
     with system(experiment) as net, _tapped(experiment, net):
         folder, log = experiment.folder, experiment.folder / LOGS / "service.log"
         options = ["--listen", f"127.0.0.1:{SERVICE}", "--slots"]
-        sending = ["--window", str(experiment.window), "--deadline", str(experiment.deadline)]
+        limits = ["--window", str(experiment.window), "--deadline", str(experiment.deadline)]
+        sending = [*limits, "--batch", str(experiment.batch)]
         command = ["serve", str(folder / PLAN), "--cluster", str(folder / CLUSTER), *options, *sending]
         process = _start(net, COORDINATOR, command, log)
         _until_ready({"the service": (process, log)}, READY)
@@ -354,7 +356,8 @@ def send(experiment: Experiment, net: Network) -> LabOutcome:
 
 def _coordinate(experiment: Experiment, net: Network, task: str, window: int) -> None:
     """Run a task of `cloven.runtime.lab.sender` in the coordinator's namespace."""
-    words = [str(experiment.folder), task, str(window), str(experiment.deadline), str(experiment.auxiliary)]
+    numbers = (window, experiment.deadline, experiment.batch, experiment.auxiliary)
+    words = [str(experiment.folder), task, *map(str, numbers)]
     program = [sys.executable, "-P", "-m", "cloven.runtime.lab.sender", *words]
     process = net.popen(COORDINATOR, program, stdin=subprocess.DEVNULL)
     try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cloven.errors import ClovenError
 from cloven.files import read_tensors, write_text
 from cloven.progress import report_progress
+from cloven.runtime.cluster.send_options import SendOptions
 from cloven.runtime.lab.lab_folder import CLUSTER, OUTCOME, PAIRS, PIXELS, PLAN
 
 if TYPE_CHECKING:
@@ -28,26 +29,24 @@ SEND, WARM_UP = "send", "warm-up"
 """The tasks."""
 
 
-def main(folder: Path, task: str, window: int, deadline: float, auxiliary: int) -> int:
+def main(folder: Path, task: str, options: SendOptions, auxiliary: int) -> int:
     """Do a task; return 2 if the cluster cannot be used, with the reasons on standard error.
 
     Args:
         folder: the laboratory's folder.
         task: `SEND`; or `WARM_UP`, which sends the first image as often as slow devices need it to measure their
             jobs, and writes nothing.
-        window: the maximum number of images in flight.
-        deadline: the seconds after which an image fails.
+        options: how to send the images.
         auxiliary: the number of images that are the attacker's.
     """
     from cloven.partition.plan import parse, read
-    from cloven.runtime.cluster.send_options import SendOptions
     from cloven.runtime.cluster.sending import coordinator, send
     from cloven.runtime.cluster.slowdown import FIRST
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     try:
         pixels = read_tensors(folder / PIXELS, "numpy")[1]["image"]
-        run = coordinator(parse(read(folder / PLAN)), folder / CLUSTER, SendOptions(window, deadline))
+        run = coordinator(parse(read(folder / PLAN)), folder / CLUSTER, options)
         if task == WARM_UP:
             _check(send(run, pixels[:1].repeat(FIRST, axis=0), lambda *_: None))
         else:
@@ -84,6 +83,8 @@ def _write(folder: Path, outcome: SendOutcome, pixels: NDArray[np.uint8], auxili
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])))
+        folder, task, window, deadline, batch, auxiliary = sys.argv[1:]
+        sending = SendOptions(int(window), float(deadline), batch=int(batch))
+        sys.exit(main(Path(folder), task, sending, int(auxiliary)))
     except KeyboardInterrupt:  # the laboratory passes Ctrl-C on
         sys.exit(STOPPED)
