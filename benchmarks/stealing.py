@@ -4,15 +4,16 @@
 
 Three workers in the laboratory, of which the last is four times slower, and links of equal bandwidth. The model has
 random weights. It is divided into three strips, one for each worker: of equal size, of several other sizes, and of
-those that ``--shares auto --minimise throughput`` chooses. With *stealing* it is divided into six tiles, which idle
-workers take. All workers run at the same time, and the divisions take turns. Requires root, for the network
-namespaces. The exit code is 1 if a goal is missed.
+those that ``--shares auto --minimise throughput`` chooses by a profile of this machine. With *stealing* it is
+divided into six tiles, which idle workers take. All workers run at the same time, and the divisions take turns.
+Requires root, for the network namespaces. The exit code is 1 if a goal is missed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ import numpy as np
 import torch
 
 from benchmarks.measurement import Measurement, measured, ratios, shown
+from benchmarks.processes import ENVIRONMENT
 from cloven.cost.cluster import Cluster, ClusterDevice, ClusterLink
 from cloven.cost.profile import DeviceProfile, LinkProfile, Transmission, read_profile, scaled
 from cloven.cost.shares import best_shares
@@ -93,9 +95,17 @@ def planned(way: Way) -> Plan:
     )
 
 
-def chosen(graph: Graph, bandwidth: str) -> Way:
-    """Return the strips that are chosen by the costs of the workers, with the profile of a usual core."""
-    core = read_profile(DeviceProfile, "x86-core", Path())
+def profiled(bundle: Path) -> DeviceProfile:
+    """Return the profile of this machine, measured with the parts of a bundle."""
+    file = bundle.with_suffix(".profile.toml")
+    parts = [str(bundle / name) for name in SPEEDS]
+    program = [sys.executable, "-m", "cloven.cli", "profile", *parts, "--out", str(file), "--name", "this machine"]
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL, env=os.environ | ENVIRONMENT)
+    return read_profile(DeviceProfile, str(file), Path())
+
+
+def chosen(graph: Graph, bandwidth: str, core: DeviceProfile) -> Way:
+    """Return the strips that are chosen by the costs of the workers, with the profile of this machine's core."""
     sending = Transmission(origin="assumed", note="the laboratory", bandwidth=bits(bandwidth), delay=0.0)
     wire = LinkProfile(name=bandwidth, transmission=sending)
     devices = {name: ClusterDevice(scaled(core, speed)) for name, speed in SPEEDS.items()}
@@ -182,8 +192,9 @@ def measure(rounds: int = 3, images: int = 24, bandwidths: Sequence[str] = BANDW
         for i in range(images):
             pixels = np.random.default_rng(i).integers(0, 256, (*IMAGE[1:], IMAGE[0]), dtype=np.uint8)
             Image.fromarray(pixels).save(photos / f"{i:03}.png")
+        core = profiled(bundled(graph, EQUAL, here / "profile") / "bundle")
         for bandwidth in bandwidths:
-            auto = chosen(graph, bandwidth)
+            auto = chosen(graph, bandwidth, core)
             every = (EQUAL, *OTHERS, auto, STEALING)
             ways = {way: bundled(graph, way, here / bandwidth / str(way.port)) for way in every}
             found = rounds_of(ways, bandwidth, photos, rounds)
