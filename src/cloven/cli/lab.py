@@ -68,6 +68,7 @@ class LabOptions:
 
     bandwidth: str
     delay: str
+    loss: str
     cluster: str
     speed: str
     memory: str
@@ -93,11 +94,17 @@ def lab(
         str,
         typer.Option(help="Delay of every link in one direction, e.g. 2ms.", metavar="TIME", rich_help_panel=LINKS),
     ] = "0",
+    loss: Annotated[
+        str,
+        typer.Option(
+            help="Packets that every link loses in each direction, e.g. 1%.", metavar="SHARE", rich_help_panel=LINKS
+        ),
+    ] = "0",
     cluster: Annotated[
         str,
         typer.Option(
-            help="Bandwidth and delay of each link by its profile in a cluster file (TOML). Not emulated: the time "
-            "of each message, and shared media.",
+            help="Bandwidth, delay and loss of each link by its profile in a cluster file (TOML). Not emulated: "
+            "the time of each message, and shared media.",
             metavar="FILE",
             rich_help_panel=LINKS,
         ),
@@ -152,7 +159,7 @@ def lab(
     """Run a plan on this machine as if on several.
 
     Each device is a worker in its own network namespace, with the given speed and memory, behind links with the
-    given bandwidth and delay; a tap can record one of them. Requires Linux, root and iproute2.
+    given bandwidth, delay and loss; a tap can record one of them. Requires Linux, root and iproute2.
     """
     from cloven.runtime.evaluation import evaluated
     from cloven.runtime.lab import laboratory
@@ -161,12 +168,12 @@ def lab(
     problems = unmet(context, {"queries": ["auxiliary"]})
     if serve and (sent := given(context) & {"auxiliary", "queries", "as_json"}):
         problems += [f"{flag(name)} cannot be used with --serve, which sends no images" for name in sorted(sent)]
-    if cluster and (both := given(context) & {"bandwidth", "delay"}):
+    if cluster and (both := given(context) & {"bandwidth", "delay", "loss"}):
         problems += [f"--{name} cannot be given with --cluster, whose profiles contain it" for name in sorted(both)]
     if problems:
         raise ClovenError(problems)
     source = PlanOptions(plan_file, ModelOptions(model, input_size, classes, weights, mean, std))
-    emulated, link = _emulated(source, LabOptions(bandwidth, delay, cluster, speed, memory), tap, out)
+    emulated, link = _emulated(source, LabOptions(bandwidth, delay, loss, cluster, speed, memory), tap, out)
     sending = assignment(source, ImageOptions(data, picture, limit, auxiliary, queries, seed), verify=True)
     assert sending.whole is not None
     program, _ = sending.whole
@@ -233,6 +240,7 @@ def _emulated(source: PlanOptions, options: LabOptions, tap: str, out: Path) -> 
     emulated = Emulation(
         bandwidth=tried(lambda: units.bandwidth(options.bandwidth), problems) if options.bandwidth else None,
         delay=tried(lambda: units.delay(options.delay), problems) or 0.0,
+        loss=tried(lambda: units.loss(options.loss), problems) or 0.0,
         cluster=tried(lambda: Cluster.named(options.cluster), problems) if options.cluster else None,
         speeds=by_device(options.speed, "--speed", float, "a device and a number, such as edge0=0.5", problems),
         memory=by_device(
@@ -268,8 +276,8 @@ def print_laboratory(outcome: LabResult) -> None:
     network = []
     for link in outcome.network:
         bandwidth = link.bandwidth_bits or "unlimited"
-        network.append([" - ".join(link.link), bandwidth, link.delay_ms, link.carrier])
-    table("network", ["link", "bits per second", "delay, ms", "carrier"], network)
+        network.append([" - ".join(link.link), bandwidth, link.delay_ms, f"{link.loss:.3g}", link.carrier])
+    table("network", ["link", "bits per second", "delay, ms", "loss", "carrier"], network)
     tap = outcome.tap
     if tap is None:
         return

@@ -362,6 +362,8 @@ class Estimate:
         if profile is None:
             self.notes.unknown[f"the link {source}-{target} has no profile; name one in the cluster file"] = None
             return None
+        if profile.transmission.loss:
+            self.notes.assumptions[f"{profile.name}: no packet is lost"] = None
         return self.notes.noted(profile.transmission, profile.name, "transmission")
 
     def _handling(self, party: str, source: str, target: str) -> tuple[Rate, ...]:

@@ -189,11 +189,16 @@ def scaled(profile: DeviceProfile, speed: float) -> DeviceProfile:
 
 
 class Transmission(Sourced):
-    """The bits per second of a link, its delay in seconds, and the seconds that each message occupies it."""
+    """The bits per second of a link, its delay in seconds, and the seconds that each message occupies it.
+
+    ``loss`` is the probability with which a packet is lost, at most 0.5. Estimates do not count the time for
+    sending it again; `cloven lab` emulates it.
+    """
 
     bandwidth: Positive
     delay: NotNegative
     message: NotNegative = 0.0
+    loss: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] = 0.0
 
 
 class TransmissionEnergy(Sourced):

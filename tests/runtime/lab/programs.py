@@ -17,7 +17,7 @@ from cloven.runtime.lab.network import Network
 
 def _lacking() -> str:
     try:
-        check(rate=True, delay=True)
+        check(rate=True, relay=True)
     except ClovenError as error:
         return str(error)
     return ""

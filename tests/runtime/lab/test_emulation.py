@@ -17,10 +17,10 @@ from tests.runtime.lab.test_evidence import VERTICAL, divided, pixels
 DEVICES = ("edge0", "edge1")
 
 
-def profile(bandwidth: float, delay: float, message: float = 0.0) -> LinkProfile:
+def profile(bandwidth: float, delay: float, message: float = 0.0, loss: float = 0.0) -> LinkProfile:
     return LinkProfile(
         name="a link",
-        transmission=Transmission(origin="assumed", bandwidth=bandwidth, delay=delay, message=message),
+        transmission=Transmission(origin="assumed", bandwidth=bandwidth, delay=delay, message=message, loss=loss),
     )
 
 
@@ -30,13 +30,13 @@ def cluster(default: ClusterLink = ClusterLink(), **links: ClusterLink) -> Clust
     return Cluster(devices, {name.replace("_", "-"): link for name, link in links.items()}, default)
 
 
-def test_a_cluster_gives_each_link_its_bandwidth_and_delay() -> None:
-    made = cluster(ClusterLink(profile(1e8, 2e-4)), edge1_edge0=ClusterLink(profile(2e7, 2e-3)))
+def test_a_cluster_gives_each_link_its_properties() -> None:
+    made = cluster(ClusterLink(profile(1e8, 2e-4)), edge1_edge0=ClusterLink(profile(2e7, 2e-3, loss=0.01)))
 
     assert Emulation(cluster=made).qualities(DEVICES) == {
         ("coordinator", "edge0"): LinkQuality(10**8, 2e-4),
         ("coordinator", "edge1"): LinkQuality(10**8, 2e-4),
-        ("edge0", "edge1"): LinkQuality(2 * 10**7, 2e-3),
+        ("edge0", "edge1"): LinkQuality(2 * 10**7, 2e-3, 0.01),
     }
     assert set(Emulation(bandwidth=10**6).qualities(DEVICES).values()) == {LinkQuality(10**6)}
     assert list(Emulation(cluster=made).problems(DEVICES)) == []

@@ -11,13 +11,13 @@ from cloven.runtime.lab import host
 from tests.runtime.lab.programs import root
 
 CHECK = (
-    "from cloven.runtime.lab.host import check\ntry: check(rate=True, delay=True)\nexcept ValueError as e: print(e)"
+    "from cloven.runtime.lab.host import check\ntry: check(rate=True, relay=True)\nexcept ValueError as e: print(e)"
 )
 
 
 @root
 def test_this_machine_has_what_it_needs() -> None:
-    host.check(rate=True, delay=True)
+    host.check(rate=True, relay=True)
 
 
 @root
@@ -36,7 +36,7 @@ def test_every_problem_is_reported_at_once(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(host, "_rights", lambda: ["no rights"])
 
     with pytest.raises(ClovenError) as refused:
-        host.check(rate=True, delay=True)
+        host.check(rate=True, relay=True)
 
     assert refused.value.problems == (
         "no rights",
@@ -44,7 +44,7 @@ def test_every_problem_is_reported_at_once(monkeypatch: pytest.MonkeyPatch, tmp_
         "tc is not found; install iproute2",
         "nsenter is not found; install util-linux",
         "unshare is not found; install util-linux",
-        f"{tmp_path / 'tun'} does not exist, but a delay requires it; load the module: modprobe tun",
+        f"{tmp_path / 'tun'} does not exist, but a delay or a loss requires it; load the module: modprobe tun",
     )
 
 
@@ -53,19 +53,19 @@ def test_a_kernel_without_namespaces_or_without_tbf_is_reported(monkeypatch: pyt
     monkeypatch.setattr(host, "_tools", list)
     monkeypatch.setattr(host, "_answer", lambda argv: "Unknown qdisc" if "tc" in argv else None)
     with pytest.raises(ClovenError, match=r"a bandwidth requires the kernel's tbf .module sch_tbf.: Unknown qdisc"):
-        host.check(rate=True, delay=False)
-    host.check(rate=False, delay=False)
+        host.check(rate=True, relay=False)
+    host.check(rate=False, relay=False)
 
     monkeypatch.setattr(host, "_answer", lambda argv: "Operation not permitted")
     with pytest.raises(ClovenError, match=r"network namespaces, perhaps .* container: Operation not permitted"):
-        host.check(rate=True, delay=False)
+        host.check(rate=True, relay=False)
 
 
 def test_another_system_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
 
     with pytest.raises(ClovenError, match=r"requires Linux network namespaces; this system is darwin"):
-        host.check(rate=False, delay=False)
+        host.check(rate=False, relay=False)
 
 
 @root

@@ -169,6 +169,57 @@ def test_a_message_takes_its_bits_and_the_delay(delayed: str) -> None:
     assert -0.5e-3 <= seconds - wire - 2 * 5e-3 <= 1e-3
 
 
+ECHO = """
+import socket, sys
+here = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+here.bind((sys.argv[1], 7002))
+print("ready", flush=True)
+came = 0
+while (message := here.recvfrom(9))[0] != b"end":
+    came += 1
+    here.sendto(*message)
+print(came, flush=True)
+"""
+"""Answers datagrams; prints how many came before one that says "end"."""
+
+COUNT = """
+import socket, sys
+peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+peer.settimeout(0.05)
+came = 0
+for _ in range(100):
+    for _ in range(20):
+        peer.sendto(b"there", (sys.argv[1], 7002))
+    try:
+        while peer.recv(9):
+            came += 1
+    except TimeoutError:
+        pass
+for _ in range(20):
+    peer.sendto(b"end", (sys.argv[1], 7002))
+print(came)
+"""
+"""Sends 2,000 datagrams; prints how many were answered."""
+
+
+@root
+def test_a_link_loses_packets_in_both_directions(delayed: str) -> None:
+    pair = ("edge0", "edge1")
+    with network(PARTIES, {pair: LinkQuality(100 * MBIT, loss=0.1)}) as net:
+        with running(net, "edge1", ECHO, net.address("edge1")) as echo:
+            argv = net.command("edge0", [*PYTHON, COUNT, net.address("edge1")])
+            answered = int(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+            assert echo.stdout
+            came = int(echo.stdout.readline())
+        with running(net, "edge1", SERVE, net.address("edge1")):
+            assert len(ask(net, "edge0", "edge1", 100_000, 2)) == 2  # TCP sends again what is lost
+        (row,) = net.links()
+
+    assert abs(came - 0.9 * 2000) < 4.5 * (2000 * 0.1 * 0.9) ** 0.5
+    assert abs(answered - 0.9 * came) < 4.5 * (came * 0.1 * 0.9) ** 0.5
+    assert (row.loss, row.carrier) == (0.1, delayed)
+
+
 @root
 @pytest.mark.parametrize("delay", [0.0, 1e-3])
 def test_a_cut_link_is_silent_and_tcp_survives_it(delay: float) -> None:
@@ -277,6 +328,7 @@ def test_rows_say_what_carries_each_link(monkeypatch: pytest.MonkeyPatch) -> Non
         addresses=("10.77.0.2", "10.77.0.3"),
         bandwidth_bits=100 * MBIT,
         delay_ms=2.0,
+        loss=0.0,
         carrier="tap + relay process",
     )
     assert [row.link for row in rows] == list(PAIRS)
@@ -351,3 +403,4 @@ def test_the_kernels_own_delay_gets_the_bandwidth_as_well(monkeypatch: pytest.Mo
 
     assert LinkQuality(10**8, 1.5e-3).discipline == "netem delay 1500us limit 100000 rate 100000000bit"
     assert LinkQuality(None, 2e-3).discipline == "netem delay 2000us limit 100000"
+    assert LinkQuality(None, 2e-3, 0.01).discipline == "netem delay 2000us loss 1% limit 100000"

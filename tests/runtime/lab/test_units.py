@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cloven.errors import ClovenError
-from cloven.runtime.lab.units import bandwidth, delay
+from cloven.runtime.lab.units import bandwidth, delay, loss
 
 
 @pytest.mark.parametrize(
@@ -35,5 +35,18 @@ def test_other_bandwidths_are_refused_with_an_example(text: str) -> None:
 def test_other_delays_are_refused_with_an_example(text: str) -> None:
     with pytest.raises(ClovenError, match=r"expected 0, or a number and .* such as 2ms") as refused:
         delay(text)
+
+    assert repr(text) in str(refused.value)
+
+
+@pytest.mark.parametrize(("text", "probability"), [("1%", 0.01), ("0.01", 0.01), ("0", 0.0), ("2.5 %", 0.025)])
+def test_losses_are_probabilities(text: str, probability: float) -> None:
+    assert loss(text) == pytest.approx(probability)
+
+
+@pytest.mark.parametrize("text", ["", "-1%", "1", "51%", "1e-3", "%", "1ms"])
+def test_other_losses_are_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ClovenError, match=r"expected 0 to 50% of the packets, such as 1% or 0.01") as refused:
+        loss(text)
 
     assert repr(text) in str(refused.value)

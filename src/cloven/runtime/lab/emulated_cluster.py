@@ -106,7 +106,7 @@ def unmet(cluster: Cluster) -> list[str]:
     """Return why plans cannot be executed in a laboratory with the links of a cluster."""
     links = (link.profile.transmission for link in (*cluster.links.values(), cluster.default) if link.profile)
     try:
-        host.check(rate=True, delay=any(link.delay > 0 for link in links))
+        host.check(rate=True, relay=any(link.delay or link.loss for link in links))
     except ClovenError as error:
         return list(error.problems)
     return []

@@ -1,4 +1,4 @@
-"""Emulated links and devices: bandwidth and delay, speed and memory."""
+"""Emulated links and devices: bandwidth, delay and loss, speed and memory."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ class Emulation:
     """The links and devices of a laboratory.
 
     Attributes:
-        bandwidth, delay: of every link, in bits per second (None for no limit) and in seconds one way.
-        cluster: takes the bandwidth and delay of each link from its profile instead; see `left_out`.
+        bandwidth, delay, loss: of every link, in bits per second (None for no limit), in seconds one way, and as
+            the probability with which a packet is lost.
+        cluster: takes the bandwidth, delay and loss of each link from its profile instead; see `left_out`.
         speeds: of devices, as a share of this machine's speed, above 0, at most 1; others have 1. See
             `cloven.runtime.cluster.slowdown`.
         memory: limits of devices in bytes, for the whole worker process; see `cloven.runtime.lab.memory`.
@@ -27,6 +28,7 @@ class Emulation:
 
     bandwidth: int | None = None
     delay: float = 0.0
+    loss: float = 0.0
     cluster: Cluster | None = None
     speeds: Mapping[str, float] = field(default_factory=dict)
     memory: Mapping[str, int] = field(default_factory=dict)
@@ -36,16 +38,17 @@ class Emulation:
         return self.speeds.get(device, 1.0)
 
     def quality(self, one: str, other: str) -> LinkQuality:
-        """Return the bandwidth and delay of the link between two parties; without a profile, it is unlimited."""
+        """Return the properties of the link between two parties; without a profile, it is unlimited."""
         if self.cluster is None:
-            return LinkQuality(self.bandwidth, self.delay)
+            return LinkQuality(self.bandwidth, self.delay, self.loss)
         profile = self.cluster.link(one, other).profile
         if profile is None:
             return LinkQuality()
-        return LinkQuality(round(profile.transmission.bandwidth), profile.transmission.delay)
+        sending = profile.transmission
+        return LinkQuality(round(sending.bandwidth), sending.delay, sending.loss)
 
     def qualities(self, devices: Sequence[str]) -> dict[Link, LinkQuality]:
-        """Return the bandwidth and delay between every two of the coordinator and these devices."""
+        """Return the properties of the links between every two of the coordinator and these devices."""
         return {pair: self.quality(*pair) for pair in combinations((COORDINATOR, *devices), 2)}
 
     def problems(self, devices: Sequence[str]) -> Iterator[str]:

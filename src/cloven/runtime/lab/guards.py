@@ -1,4 +1,4 @@
-"""The helper processes of a lab: guards of namespaces and control groups, a relay for each delayed link."""
+"""The helper processes of a lab: guards of namespaces and control groups, and relays of links."""
 
 from __future__ import annotations
 
@@ -63,10 +63,11 @@ def start_memory_guard(groups: Sequence[Path]) -> Process:
     return _start(["sh", "-c", MEMORY_GUARD, "sh", *map(str, groups)])
 
 
-def start_relay(pid: int, first: str, second: str, delay: float, rate: int | None) -> Process:
-    """Start a delayed link in the namespace of a process; `ready` waits for its two devices."""
+def start_relay(pid: int, first: str, second: str, delay: float, rate: int | None, loss: float) -> Process:
+    """Start a link with a delay or losses in the namespace of a process; `ready` waits for its two devices."""
     program = [sys.executable, "-I", "-S", relay.__file__]
-    return _start(inside(pid, [*program, first, second, repr(delay), str(rate or 0)]))
+    numbers = [repr(delay), str(rate or 0), repr(loss)]
+    return _start(inside(pid, [*program, first, second, *numbers]))
 
 
 def ready(process: Process) -> None:

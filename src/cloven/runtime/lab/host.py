@@ -19,12 +19,12 @@ TUN = Path("/dev/net/tun")
 SHAPER = ["tbf", "rate", "1mbit", "burst", "1600", "limit", "10000"]
 
 
-def check(rate: bool, delay: bool) -> None:
+def check(rate: bool, relay: bool) -> None:
     """Check that this machine can create the requested links.
 
     Args:
         rate: whether any link has a bandwidth.
-        delay: whether any link has a delay.
+        relay: whether any link has a delay or losses.
 
     Raises:
         ClovenError: lists every requirement that is not met.
@@ -32,8 +32,8 @@ def check(rate: bool, delay: bool) -> None:
     if not sys.platform.startswith("linux"):
         raise ClovenError(f"the lab requires Linux network namespaces; this system is {sys.platform}")
     problems = [*_rights(), *_tools()] or _kernel(rate)
-    if delay and not TUN.exists() and (problems or not has_netem()):
-        problems.append(f"{TUN} does not exist, but a delay requires it; load the module: modprobe tun")
+    if relay and not TUN.exists() and (problems or not has_netem()):
+        problems.append(f"{TUN} does not exist, but a delay or a loss requires it; load the module: modprobe tun")
     if problems:
         raise ClovenError(problems)
 

@@ -165,11 +165,11 @@ def system(experiment: Experiment) -> Iterator[Network]:
 def problems(plan: Plan, folder: Path, emulation: Emulation, *, tap: bool) -> list[str]:
     """Return the unmet requirements of a plan, the folder, what is emulated, and a tap if there is one."""
     links = emulation.qualities(plan.devices).values()
-    rate, delay = any(link.bandwidth is not None for link in links), any(link.delay > 0 for link in links)
+    rate, relay = any(link.bandwidth is not None for link in links), any(link.delay or link.loss for link in links)
     ciphers = sorted(_protections(plan) & CIPHERS.keys())
     # Ascon is compiled here once, rather than in all workers at the same time.
     needs: list[Callable[[], object]] = [partial(warm, CIPHERS[name]) for name in ciphers]
-    needs.append(partial(host.check, rate, delay))
+    needs.append(partial(host.check, rate, relay))
     needs += [_tap_there] if tap else []
     needs += [memory_control] if emulation.memory else []
     found: list[str] = []

@@ -7,7 +7,7 @@ none has a route to the outside.
     bandwidth   tbf, in the kernel, at both ends, like a network card of that speed: TCP adapts and loses nothing.
                 After an idle period, up to 1 ms of the rate (at least four frames) leaves at once; a relay evens
                 that out
-    delay       netem if the kernel has it; else a pair of TAP devices joined by a process (see relay.py)
+    delay, loss netem if the kernel has it; else a pair of TAP devices joined by a process (see relay.py)
 
 Nothing is written to disk and the namespaces have no names: everything ends with this process, see guards.py.
 """
@@ -43,13 +43,17 @@ BACKLOG = 4 * 2**20
 
 
 class LabLink(Document):
-    """A link of a laboratory; interfaces and addresses are in the order of the parties, the delay is one way."""
+    """A link of a laboratory; interfaces and addresses are in the order of the parties, the delay is one way.
+
+    ``loss`` is the share of packets that are lost in each direction.
+    """
 
     link: tuple[str, str]
     interfaces: tuple[str, str]
     addresses: tuple[str, str]
     bandwidth_bits: int | None
     delay_ms: float
+    loss: float = 0.0
     carrier: str
 
 
@@ -63,23 +67,30 @@ class LinkQuality:
     Attributes:
         bandwidth: bits per second in each direction, including Ethernet headers; None for no limit.
         delay: seconds, one way. Without netem, a delay that is shorter than a relay's own is not added.
+        loss: the probability with which each packet is lost, in each direction; TCP sends it again.
     """
 
     bandwidth: int | None = None
     delay: float = 0.0
+    loss: float = 0.0
 
     @property
     def carrier(self) -> str:
         """Return the implementation: "veth", "veth + tbf", "veth + netem" or "tap + relay process"."""
-        if self.delay > 0 and has_netem():
+        if (self.delay > 0 or self.loss > 0) and has_netem():
             return "veth + netem"
-        if self.delay > WAKING:
+        if self.delay > WAKING or self.loss > 0:
             return RELAYED
         return "veth" if self.bandwidth is None else "veth + tbf"
 
     @property
     def chunk(self) -> int:
-        """Return the size of the largest packet that TCP passes on for segmentation, in bytes."""
+        """Return the size of the largest packet that TCP passes on for segmentation, in bytes.
+
+        On a link with losses, that is a single segment, since packets are lost whole.
+        """
+        if self.loss > 0:
+            return FRAME
         return LARGEST if self.bandwidth is None else max(FRAME, min(LARGEST, int(self.bandwidth / 8 * CHUNK)))
 
     @property
@@ -87,7 +98,8 @@ class LinkQuality:
         """Return the queueing discipline of each end, in the syntax of tc(8)."""
         if self.carrier == "veth + netem":
             rate = f" rate {self.bandwidth}bit" if self.bandwidth else ""
-            return f"netem delay {self.delay * 1e6:.0f}us limit 100000{rate}"
+            loss = f" loss {100 * self.loss:g}%" if self.loss else ""
+            return f"netem delay {self.delay * 1e6:.0f}us{loss} limit 100000{rate}"
         if self.bandwidth is None:
             return "pfifo limit 10000"
         return f"tbf rate {self.bandwidth}bit burst {BURST * self.chunk} limit {BACKLOG}"
@@ -161,6 +173,7 @@ class Network:
                 addresses=(a.address, b.address),
                 bandwidth_bits=quality.bandwidth,
                 delay_ms=quality.delay * 1e3,
+                loss=quality.loss,
                 carrier=quality.carrier,
             )
             found.append(link)
@@ -184,7 +197,7 @@ def network(parties: Sequence[str], links: Mapping[Link, LinkQuality]) -> Iterat
         ClovenError: lists every wrong name or pair, else every requirement that the machine does not meet.
     """
     _check_names(parties, list(links))
-    check(rate=any(q.bandwidth for q in links.values()), delay=any(q.delay for q in links.values()))
+    check(rate=any(q.bandwidth for q in links.values()), relay=any(q.delay or q.loss for q in links.values()))
     guards: list[Process] = []
     relays: list[Process] = []
     started: list[subprocess.Popen[Any]] = []
@@ -241,7 +254,7 @@ def _places(parties: Sequence[str], pids: Sequence[int]) -> dict[str, Party]:
 
 def _relay(a: Party, b: Party, quality: LinkQuality) -> Process:
     """Start a relay, which creates both devices in its own namespace; `_join` moves the far one."""
-    return start_relay(a.pid, b.interface, _far(b), quality.delay, quality.bandwidth)
+    return start_relay(a.pid, b.interface, _far(b), quality.delay, quality.bandwidth, quality.loss)
 
 
 def _far(b: Party) -> str:

@@ -1,12 +1,13 @@
-"""A process that implements a link with a delay: it forwards packets between two TAP devices after a delay.
+"""A process that implements a link with a delay or losses: it forwards packets between two TAP devices.
 
-It is used on kernels without netem, and runs as a separate program that imports nothing of cloven:
+It is used on kernels without netem. It runs as a separate program that imports nothing of cloven:
 
-    relay.py NAME NAME DELAY RATE
+    relay.py NAME NAME DELAY RATE LOSS
 
 creates both devices in its own network namespace (the caller moves one into the other party's), prints "ready" and
 forwards packets until it is killed, which also removes the devices. DELAY is in seconds, RATE in bits per second, 0
-for no limit. A packet leaves DELAY after its last bit would have arrived at that rate.
+for no limit. A packet leaves DELAY after its last bit would have arrived at that rate. LOSS is the probability with
+which each packet is lost, in either direction; a lost packet takes its time on the link too.
 
 TCP passes on packets of several segments at once (IFF_VNET_HDR with segmentation offload), so that a few thousand
 wake-ups per second carry any rate. The header that describes them is forwarded unread.
@@ -23,6 +24,7 @@ import sys
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
+from random import Random
 from time import monotonic
 
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
@@ -42,10 +44,15 @@ AT_ONCE = 32
 
 @dataclass
 class RelayDirection:
-    """One direction: queued packets with their departure times, in seconds of the monotonic clock."""
+    """One direction: queued packets with their departure times, in seconds of the monotonic clock.
+
+    ``chance`` decides which packets are lost, with the probability ``loss``.
+    """
 
     source: int
     target: int
+    loss: float
+    chance: Random
     queue: deque[tuple[float, bytes]] = field(default_factory=deque)
     waiting: int = 0
     free: float = 0.0
@@ -58,6 +65,8 @@ class RelayDirection:
                 if self.waiting + len(packet) > QUEUE:
                     continue
                 self.free = max(self.free, monotonic()) + (len(packet) - OFFLOAD) * seconds_per_byte
+                if self.chance.random() < self.loss:
+                    continue
                 self.waiting += len(packet)
                 self.queue.append((self.free + delay, packet))
 
@@ -78,9 +87,9 @@ def open_tap(name: str) -> int:
     return fd
 
 
-def forward(first: int, second: int, delay: float, rate: int) -> None:
+def forward(first: RelayDirection, second: RelayDirection, delay: float, rate: int) -> None:
     """Forward packets in both directions, forever."""
-    lanes = {first: RelayDirection(first, second), second: RelayDirection(second, first)}
+    lanes = {lane.source: lane for lane in (first, second)}
     seconds_per_byte = 8 / rate if rate else 0.0
     while True:
         due = min((lane.queue[0][0] for lane in lanes.values() if lane.queue), default=None)
@@ -91,15 +100,20 @@ def forward(first: int, second: int, delay: float, rate: int) -> None:
             lane.give()
 
 
-def main(first: str, second: str, delay: str, rate: str) -> None:
+def main(first: str, second: str, delay: str, rate: str, loss: str) -> None:
     """Create the devices, print "ready", and forward packets."""
-    ends = open_tap(first), open_tap(second)
+    one, other = open_tap(first), open_tap(second)
+    # The same packets are lost in each laboratory, as far as the parties send the same.
+    lanes = (
+        RelayDirection(one, other, float(loss), Random(first)),
+        RelayDirection(other, one, float(loss), Random(second)),
+    )
     gc.disable()
     with suppress(OSError):  # take priority over the parties' computation, which would add to the delay
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    forward(*ends, max(0.0, float(delay) - WAKING), int(rate))
+    forward(*lanes, max(0.0, float(delay) - WAKING), int(rate))
 
 
 if __name__ == "__main__":

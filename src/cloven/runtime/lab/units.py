@@ -1,4 +1,4 @@
-"""Parse bandwidths and delays such as ``100mbit`` and ``1.5ms``."""
+"""Parse bandwidths, delays and losses such as ``100mbit``, ``1.5ms`` and ``1%``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ TIMES = {"us": 1, "ms": 10**3, "s": 10**6}
 """In microseconds."""
 SLOWEST, FASTEST = 8 * 10**3, 40 * 10**9
 LONGEST = 10 * 10**6
+LOSSIEST = 0.5
 
 
 def bandwidth(text: str) -> int:
@@ -45,6 +46,19 @@ def delay(text: str) -> float:
             "in one direction"
         )
     return float(found) / 10**6
+
+
+def loss(text: str) -> float:
+    """Convert a loss such as ``1%`` or ``0.01`` to the probability with which a packet is lost.
+
+    Raises:
+        ClovenError: if it is not a loss, or not from 0 to 50 %.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", text.strip(), re.ASCII)
+    found = float(match[1]) / (100 if match[2] else 1) if match else None
+    if found is None or found > LOSSIEST:
+        raise ClovenError(f"the loss is {text!r}; expected 0 to {LOSSIEST:.0%} of the packets, such as 1% or 0.01")
+    return found
 
 
 def _amount(text: str, units: Mapping[str, int]) -> Decimal | None:
