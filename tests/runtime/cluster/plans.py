@@ -146,6 +146,16 @@ def _expected() -> Images:
     return alone(bundled("lenet5", "vertical"), images("lenet5", REPEATED))
 
 
+def with_standbys(bundle: Path, folder: Path, names: Sequence[str]) -> Path:
+    """Return a copy of a bundle, whose plan has standbys, in a folder."""
+    made = Path(shutil.copytree(bundle, folder / f"{bundle.name}-standbys", copy_function=os.link))
+    manifest = json.loads((made / MANIFEST).read_text())
+    plan = plan_of(bundle).model_copy(update={"standby": tuple(names)})
+    (made / MANIFEST).unlink()
+    (made / MANIFEST).write_text(json.dumps(manifest | {"plan": plan.toml()}))
+    return made
+
+
 def accounted(found: Sequence[Prediction | FrameFailed]) -> list[FrameFailed]:
     """Return the failures among `many` images in a vertical plan, whose outputs do not depend on the cuts.
 

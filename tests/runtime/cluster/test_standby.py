@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from cloven.errors import ClovenError
-from cloven.runtime.bundle.format import MANIFEST
 from cloven.runtime.cluster.coordinator import Coordinator, Prediction
 from cloven.runtime.cluster.send_options import SendOptions
 from tests.runtime.cluster.machines import (
@@ -32,30 +29,21 @@ from tests.runtime.cluster.machines import (
     with_keys,
     within,
 )
-from tests.runtime.cluster.plans import accounted, bundled, keys, many, plan_of
+from tests.runtime.cluster.plans import accounted, bundled, keys, many, plan_of, with_standbys
 
 NAMES = ["edge0", "edge1", "edge2", "edge3"]
+STANDBYS = ("edge3", "edge4")
 
 Machines = dict[str, Machine]
 
 
-def with_standby(bundle: Path, folder: Path) -> Path:
-    """Return the same bundle, whose plan has edge3 as a standby."""
-    made = Path(shutil.copytree(bundle, folder / "bundle", copy_function=os.link))
-    manifest = json.loads((made / MANIFEST).read_text())
-    plan = plan_of(bundle).model_copy(update={"standby": ("edge3",)})
-    (made / MANIFEST).unlink()
-    (made / MANIFEST).write_text(json.dumps(manifest | {"plan": plan.toml()}))
-    return made
-
-
-BUNDLE = with_standby(bundled("lenet5", "vertical"), Path(tempfile.mkdtemp()))
+BUNDLE = with_standbys(bundled("lenet5", "vertical"), Path(tempfile.mkdtemp()), STANDBYS)
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
-    """Return the workers of edge0 to edge3; each test leaves them in any state."""
-    with equals(BUNDLE, tmp_path_factory.mktemp("workers"), NAMES) as made:
+    """Return the workers of edge0 to edge4; each test leaves them in any state."""
+    with equals(BUNDLE, tmp_path_factory.mktemp("workers"), [*NAMES, "edge4"]) as made:
         yield made
 
 
@@ -112,6 +100,72 @@ def test_a_standby_takes_the_place_of_a_device_that_hangs(workers: Machines, tmp
     assert gap(found) < 6  # 2 s on an idle machine
 
 
+def both(first: Event, second: Event) -> Event:
+    """Return an event that triggers two events at once."""
+
+    def event() -> None:
+        first()
+        second()
+
+    return event
+
+
+def test_a_standby_that_hangs_holds_up_no_other(workers: Machines, tmp_path: Path) -> None:
+    """The coordinator still takes edge3 to be ready when edge1 is lost."""
+    run = made(workers, tmp_path, STANDBYS)
+    found = within(60, sent(run, 400, {100: both(workers["edge3"].pause, workers["edge1"].kill)}))
+
+    assert len(found) == 400
+    assert not accounted(found)
+    assert sorted(run.pool.workers) == ["edge0", "edge2", "edge4"]
+    assert gap(found) < 3  # 0.7 s on an idle machine
+
+
+@pytest.mark.slow
+def test_a_standby_and_a_device_that_hang_at_once(workers: Machines, tmp_path: Path) -> None:
+    run = made(workers, tmp_path, STANDBYS, deadline=30)
+    found = within(60, sent(run, 300, {100: both(workers["edge3"].pause, workers["edge1"].pause)}))
+
+    assert len(found) == 300
+    assert not accounted(found)
+    assert "edge4" in run.pool.workers
+    assert gap(found) < 4  # 2.1 s on an idle machine
+
+
+@pytest.mark.parametrize("how", ["kill", "pause"])
+def test_standbys_take_the_places_of_two_devices_that_are_lost_at_once(
+    workers: Machines, tmp_path: Path, how: str
+) -> None:
+    run = made(workers, tmp_path, STANDBYS, deadline=30)
+    event = both(workers["edge0"].kill, getattr(workers["edge2"], how))
+    found = within(60, sent(run, 400, {100: event}))
+
+    assert len(found) == 400
+    assert not accounted(found)
+    assert sorted(run.pool.workers) == ["edge1", "edge3", "edge4"]
+    assert gap(found) < (3 if how == "kill" else 4)  # 0.1 s and 1.6 s on an idle machine
+
+
+def test_a_standby_keeps_its_place_when_another_device_is_lost(workers: Machines, tmp_path: Path) -> None:
+    run = made(workers, tmp_path, STANDBYS)
+    found = within(60, sent(run, 400, {100: workers["edge1"].kill, 250: workers["edge0"].kill}))
+
+    assert not accounted(found)
+    assert run.pool.devices == {"edge4": "edge0", "edge3": "edge1", "edge2": "edge2"}
+
+
+def test_with_too_few_standbys_for_the_devices_that_are_lost_the_images_fail_at_once(
+    workers: Machines, tmp_path: Path
+) -> None:
+    run = made(workers, tmp_path)
+    found = within(60, sent(run, 60, {20: both(workers["edge0"].kill, workers["edge1"].kill)}))
+
+    failed = accounted(found)
+    assert failed
+    assert {failure.device for failure in failed} <= {"edge0", "edge1"}
+    assert {"edge0", "edge1"} <= {device.device for device in run.health().devices if device.state == "down"}
+
+
 def test_a_device_that_has_come_back_takes_its_place_again(workers: Machines, tmp_path: Path) -> None:
     async def everything() -> Outcomes:
         async with made(workers, tmp_path) as run:
@@ -163,7 +217,7 @@ def test_a_standby_that_loaded_one_part_is_not_used(tmp_path: Path) -> None:
 
 
 def test_encrypted_links(tmp_path: Path) -> None:
-    bundle = with_standby(bundled("lenet5", "vertical", "aes-256-gcm"), tmp_path)
+    bundle = with_standbys(bundled("lenet5", "vertical", "aes-256-gcm"), tmp_path, STANDBYS)
     with equals(bundle, tmp_path / "workers", NAMES, with_keys(keys())) as four:
         file = cluster(tmp_path, four, keys())
         run = coordinator(plan_of(bundle), file, SendOptions(deadline=10, standby=("edge3",)))

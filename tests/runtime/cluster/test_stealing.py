@@ -31,7 +31,7 @@ from tests.runtime.cluster.machines import (
     with_keys,
     within,
 )
-from tests.runtime.cluster.plans import PROTECTIONS, alone, bundled, images, keys, plan_of
+from tests.runtime.cluster.plans import PROTECTIONS, alone, bundled, images, keys, plan_of, with_standbys
 
 STEAL = SendOptions(steal=True)
 
@@ -74,6 +74,17 @@ def test_any_worker_computes_any_task_and_the_outputs_are_exact(
     assert set(once) == {(image, task) for image in range(12) for task in range(len(tasks.tasks))}
     assert set(once.values()) == {1}
     assert {one.worker for one in tasks.given} == {"edge2", "edge3"}
+
+
+def test_a_standby_takes_tasks_from_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "cloven")
+    bundle = with_standbys(bundled("lenet5", "grid"), tmp_path, ["edge4"])
+    with equals(bundle, tmp_path, ["edge0", "edge4"]) as made:
+        found, tasks = recorded(bundle, cluster(tmp_path, made), 12)
+
+    exact(bundle, found)
+    assert {one.worker for one in tasks.given} == {"edge0", "edge4"}
+    assert "standbys take tasks from the start, if they are in the cluster file: edge4" in caplog.text
 
 
 def test_a_slow_worker_takes_fewer_tasks(tmp_path: Path) -> None:

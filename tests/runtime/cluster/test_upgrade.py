@@ -36,7 +36,7 @@ from cloven.runtime.cluster.worker_client import ask
 from cloven.runtime.link.identity import read
 from cloven.zoo.named import make
 from tests.runtime.cluster.machines import Machine, Outcomes, cluster, coordinator, machines, outcomes, within
-from tests.runtime.cluster.plans import REPEATED, alone, bundled, images, keys, many, plan, plan_of
+from tests.runtime.cluster.plans import REPEATED, alone, bundled, images, keys, many, plan, plan_of, with_standbys
 
 FIRST = bundled("lenet5", "vertical")
 
@@ -285,6 +285,32 @@ def test_a_worker_of_a_whole_bundle_receives_all_parts(workers: Machines, tmp_pa
         assert spare.count("cloven_images_total", outcome="finished") == 20
     finally:
         spare.kill()
+
+
+def test_a_plan_without_the_standby_that_has_taken_a_place(workers: Machines, tmp_path: Path) -> None:
+    """The device, which is back, has its place in the new plan; the standby is not used any more."""
+    first = with_standbys(FIRST, tmp_path, ["edge3"])
+    spare = Machine(first, tmp_path, ["--upgrades", tmp_path / "upgrades"], name="edge3").ready()
+    file = cluster(tmp_path, workers | {"edge3": spare})
+
+    async def work() -> Outcomes:
+        assert (await upgrade(file, first)).done
+        async with coordinator(plan_of(first), file, SendOptions(deadline=10, follow=True)) as run:
+            found = await outcomes(run, many(80), {40: workers["edge1"].kill})
+            assert sorted(run.pool.workers) == ["edge0", "edge2", "edge3"]
+            workers["edge1"].again()
+            await asyncio.to_thread(workers["edge1"].ready)
+            found += await outcomes(run, many(80), {40: lambda: moved(run, file, second(), [])})
+            assert sorted(run.pool.workers) == ["edge0", "edge1", "edge2"]
+            assert [device.device for device in run.health().devices] == ["edge0", "edge1", "edge2"]
+            return found
+
+    try:
+        answered = versions(within(60, work()))
+    finally:
+        spare.kill()
+    assert answered[:120] == [1] * 120
+    assert answered[-1] == 2
 
 
 def test_a_bundle_for_other_devices(file: Path) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,7 +30,7 @@ from cloven.runtime.cluster.in_flight import InFlight
 from cloven.runtime.cluster.plan_follower import PlanFollower
 from cloven.runtime.cluster.protocol import KEPT, ImageTimes, WorkerReport
 from cloven.runtime.cluster.send_options import SendOptions
-from cloven.runtime.cluster.standbys import Standbys
+from cloven.runtime.cluster.standbys import AT_ONCE, Standbys
 from cloven.runtime.cluster.task_pool import TaskPool
 from cloven.runtime.cluster.worker_client import SILENT
 from cloven.runtime.cluster.worker_pool import HUNG, WorkerPool
@@ -158,7 +158,7 @@ class Coordinator:
             if self.pool is not before:
                 raise ClovenError("the workers of the run changed meanwhile")
         except BaseException:
-            await pool.close()
+            self.retiring[pool.run] = asyncio.create_task(self._retire(pool))
             raise
         finally:
             self.joining.remove(pool.run)
@@ -180,22 +180,51 @@ class Coordinator:
         """Let standbys take the places of workers that are lost or hang, and send their images again."""
         while True:
             await self.pool.wait()
-            pool, lost = self.pool, self.pool.lost(HANGING)
-            places = self.standbys.places(pool.devices, lost) if lost else None
-            if places is None:
-                continue
-            takers = {device: worker for device, worker in places.items() if worker not in pool.workers}
+            while (lost := self.pool.lost(HANGING)) and (
+                places := self.standbys.places(self.pool.devices, lost)
+            ) is not None:
+                await self._replace(lost, places)
+
+    async def _replace(self, lost: Sequence[str], places: Mapping[str, str]) -> None:
+        """Send images to the workers that take the places of the devices, if they can."""
+        pool = self.pool
+        takers = {device: worker for device, worker in places.items() if worker not in pool.workers}
+        await self.standbys.ask(takers.values(), self._runs(), AT_ONCE)
+        if not set(takers.values()) <= set(self.standbys.ready):
+            return
+        try:
+            await self._change_while_up(self.pool_of(self.plan, places))
+        except (ClovenError, TimeoutError) as error:
+            if set(places.values()) & set(pool.lost(HANGING)):
+                return  # another worker was lost meanwhile: the takers are not the cause
+            reason = str(error) or f"it has not joined within {REPLACING:g} s"
+            log.warning("cannot replace %s: %s", ", ".join(lost), reason)
+            self.standbys.reasons |= dict.fromkeys(takers.values(), reason)
+            return
+        for device, worker in takers.items():
+            log.warning("%s takes the place of %s", worker, device)
+        pool.give_up(lost)
+
+    async def _change_while_up(self, pool: WorkerPool) -> None:
+        """Send further images to other workers, unless one of them is lost or hangs before all have joined.
+
+        Raises:
+            ClovenError: as `change`.
+            TimeoutError: if it takes too long, or such a worker is lost.
+        """
+        async with asyncio.timeout(REPLACING) as limit:
+            watching = asyncio.create_task(self._end_when_lost(limit, self.pool, pool.workers))
             try:
-                async with asyncio.timeout(REPLACING):
-                    await self.change(self.pool_of(self.plan, places))
-            except (ClovenError, TimeoutError) as error:
-                reason = str(error) or f"it has not joined within {REPLACING:g} s"
-                log.warning("cannot replace %s: %s", ", ".join(lost), reason)
-                self.standbys.reasons |= dict.fromkeys(takers.values(), reason)
-                continue
-            for device, worker in takers.items():
-                log.warning("%s takes the place of %s", worker, device)
-            pool.give_up(lost[0])
+                await self.change(pool)
+            finally:
+                watching.cancel()
+
+    @staticmethod
+    async def _end_when_lost(limit: asyncio.Timeout, pool: WorkerPool, workers: Collection[str]) -> None:
+        """End a time limit at once when one of these workers is lost from a pool, or hangs."""
+        while not set(workers) & set(pool.lost(HANGING)):
+            await pool.wait()
+        limit.reschedule(asyncio.get_running_loop().time())
 
     async def _retire(self, pool: WorkerPool) -> None:
         """Close a pool when its last image has been answered or has failed."""
@@ -226,8 +255,9 @@ class Coordinator:
 
     @property
     def patience(self) -> float:
-        """The seconds during which an image is sent again after a loss: while a standby is ready, the deadline."""
-        return max(self.options.retry, self.options.deadline if self.standbys.ready else 0.0)
+        """The seconds during which an image is sent again after a loss: the deadline, if standbys can help."""
+        places = self.standbys.places(self.pool.devices, self.pool.lost(HANGING)) if self.standbys.ready else None
+        return max(self.options.retry, self.options.deadline if places is not None else 0.0)
 
     def _encoded(self, image: Array) -> NDArray[Any]:
         """Return an image in the type in which the plan sends it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ from cloven.runtime.cluster.task_pool import TaskPool
 from cloven.runtime.cluster.task_record import TaskRecord, WorkerTasks
 from cloven.runtime.sent_images import write_sent
 from cloven.runtime.unit_images import unit
+
+log = logging.getLogger("cloven")
 
 
 class FailedImage(Document):
@@ -142,6 +145,9 @@ def coordinator(plan: Plan, cluster_file: Path, options: SendOptions) -> Coordin
         problems.append("--standby cannot be combined with --steal: the tasks of a lost worker go to the others")
     if problems:
         raise ClovenError(problems)
+    if options.steal and plan.standby:
+        names = ", ".join(plan.standby)
+        log.info("with --steal, standbys take tasks from the start, if they are in the cluster file: %s", names)
     cluster = Cluster.load(cluster_file, () if options.steal else (*plan.devices, *standby))
     identity = read(Path(cluster.keys), COORDINATOR) if cluster.keys is not None else None
     return Coordinator(plan, cluster, identity, options)

@@ -20,6 +20,12 @@ log = logging.getLogger("cloven")
 ASKING = 1.0
 """Seconds between two requests to a worker that is not in use."""
 
+ANSWERING = 2.0
+"""Seconds in which a worker that is not in use must answer."""
+
+AT_ONCE = 0.5
+"""Seconds in which a worker must answer that is about to take a place, while no image is answered."""
+
 UNKNOWN = "has not been asked yet"
 
 
@@ -61,20 +67,38 @@ class Standbys:
             runs: returns our runs; a worker that takes part in another one cannot be used.
         """
         while True:
+            for name in used():
+                self.reasons.pop(name, None)
             await self.ask([name for name in self.addresses if name not in used()], runs())
             await asyncio.sleep(ASKING)
 
-    async def ask(self, names: Sequence[str], runs: Collection[str]) -> None:
-        """Ask workers that are not in use whether they can take a place."""
-        found = await asyncio.gather(*(self._reason(name, runs) for name in names))
-        before, self.reasons = self.reasons, dict(zip(names, found, strict=True))
-        for name, reason in self.reasons.items():
-            if reason == before.get(name, UNKNOWN if name in self.names else reason):
-                continue
-            if reason:
-                log.warning("%s cannot take the place of a lost device: %s", name, reason)
-            else:
-                log.info("%s can take the place of a lost device", name)
+    async def ask(self, names: Collection[str], runs: Collection[str], patience: float = ANSWERING) -> None:
+        """Ask workers whether they can take a place; each answer counts as soon as it arrives.
+
+        Args:
+            names: the workers.
+            runs: our runs.
+            patience: the seconds in which they must answer.
+        """
+        await asyncio.gather(*(self._ask(name, runs, patience) for name in names))
+
+    async def _ask(self, name: str, runs: Collection[str], patience: float) -> None:
+        try:
+            async with asyncio.timeout(patience):
+                reason = await self._reason(name, runs)
+        except TimeoutError:
+            reason = "it gives no answer"
+        if name in self.addresses:  # the plan may have changed meanwhile
+            self.set(name, reason)
+
+    def set(self, name: str, reason: str) -> None:
+        """Set the reason why a worker cannot take a place, and log it if it is new; empty if it can."""
+        before = self.reasons.get(name, UNKNOWN if name in self.names else reason)
+        self.reasons[name] = reason
+        if reason and reason != before:
+            log.warning("%s cannot take the place of a lost device: %s", name, reason)
+        elif reason != before:
+            log.info("%s can take the place of a lost device", name)
 
     async def _reason(self, name: str, runs: Collection[str]) -> str:
         devices = {self.plan.devices[0], self.plan.devices[-1]} if name in self.names else {name}
@@ -94,18 +118,19 @@ class Standbys:
     def places(self, used: Mapping[str, str], lost: Collection[str]) -> dict[str, str] | None:
         """Return the worker of each device after the loss of some workers; None if there are too few.
 
-        A device of the plan that is up, perhaps again, has its own place. Standbys take the other places.
+        A device of the plan that is up, perhaps again, has its own place. A standby that is up keeps its place, and
+        others take those of lost workers.
 
         Args:
             used: the device of each worker in use.
             lost: the workers that are lost.
         """
         up = {worker for worker in (*used, *self.ready) if worker not in lost}
-        found = {device: device for device in used.values() if device in up}
-        free = [name for name in self.names if name in up]
-        for device in used.values():
-            if device not in found:
-                if not free:
-                    return None
-                found[device] = free.pop(0)
-        return found
+        found: dict[str, str] = {}
+        for worker, device in used.items():
+            own = device if device in up else worker
+            if own in up:
+                found[device] = own
+        free = [name for name in self.names if name in up and name not in found.values()]
+        missing = [device for device in used.values() if device not in found]
+        return found | dict(zip(missing, free, strict=False)) if len(free) >= len(missing) else None

@@ -363,10 +363,11 @@ class WorkerPool:
         """Return the workers that have left, or have been silent for some seconds."""
         return [name for name, worker in self.workers.items() if worker.trouble(silence) is not None]
 
-    def give_up(self, worker: str) -> None:
-        """Fail the images in flight, since a worker is lost."""
-        why = self.workers[worker].trouble(0) or "was replaced"
-        self._fail(self.frames.numbers, Trouble((worker,), why))
+    def give_up(self, lost: Sequence[str]) -> None:
+        """Fail the images in flight, since workers are lost: the reason names all of them."""
+        first, *others = [(worker, self.workers[worker].trouble(0) or "was replaced") for worker in lost]
+        also = "".join(f"; {worker}, which was lost too, {why}" for worker, why in others)
+        self._fail(self.frames.numbers, Trouble((first[0],), first[1] + also))
 
     def blocking(self, silence: float = SILENT) -> list[Trouble]:
         """Return the troubles because of which no image can be answered now."""
