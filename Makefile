@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # With more threads than free cores, work is 5 to 10 times slower.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test slow lint arm docs format bench bench-data clean
+.PHONY: demo test slow lint arm docs format bench speed bench-data clean
 
 demo: $(READY)  ## audit LeNet-5 on scikit-learn's digits, then find its best division over three devices
 	$(BIN)/cloven audit
@@ -45,6 +45,10 @@ bench: $(READY)  ## all benchmarks as one table and bench.json, half an hour; th
 
 docs/benchmarks.md: $(READY)  ## the table in the documentation
 	$(BIN)/python -m benchmarks --out docs/benchmarks.json --page $@
+
+speed: $(READY)  ## measure again what docs/speed.md says, 40 minutes on two free cores, as root
+	for one in latency pipelines stealing failover; do $(BIN)/python -m benchmarks $$one --out docs/speed/$$one.json; done
+	$(BIN)/python -m benchmarks.speed_page
 
 bench-data: $(READY)  ## measurements on real data sets in the folder CLOVEN_DATA
 	$(BIN)/python -m benchmarks.attacks

@@ -2,10 +2,10 @@
 
     python -m benchmarks.pipelines [--rounds N] [MODEL ...]
 
-Images of 224 x 224 pixels, random weights. A device is a worker with one thread whose process may use one core. The
-whole model is one onnxruntime session with two threads. The workers, their coordinators (without torch, as at the
-edge), which may use both cores, and the whole model are separate processes. All variants alternate; a turn counts
-if other processes leave both cores free. The exit code is 1 if a goal is missed.
+Images of 224 x 224 pixels, sent as such, random weights. A device is a worker with one thread whose process may use
+one core. The whole model is one onnxruntime session with two threads. The workers, their coordinators (without
+torch, as at the edge), which may use both cores, and the whole model are separate processes. All variants
+alternate; a turn counts if other processes leave both cores free. The exit code is 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,13 @@ from benchmarks.stages import Cut, Round
 
 NAME = "pipelines"
 VGG, RESNET, MOBILENET = "torchvision:vgg16", "torchvision:resnet50", "torchvision:mobilenet_v2"
-MODELS = {VGG: 12, RESNET: 40, MOBILENET: 300}
+MODELS = {
+    VGG: 12,
+    RESNET: 40,
+    "torchvision:densenet121": 40,
+    "torchvision:squeezenet1_1": 160,
+    MOBILENET: 200,
+}
 """The number of images in a round."""
 
 WHOLE, ONE, TWO, BATCHES = "whole on two cores", "one device", "two stages", "two stages, batches of 4"

@@ -16,11 +16,11 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ TRIED = 3
 """The number of cuts that are kept."""
 
 Array = NDArray[np.float32]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,14 @@ class Round:
     output: list[float]
 
 
-def pictures(count: int) -> Array:
-    """Return random images ``(n, C, H, W)`` in [0, 1]."""
-    pixels = np.random.default_rng(0).integers(0, 256, (count, *IMAGE), np.uint8)
-    return unit(pixels)
+def pictures(count: int) -> NDArray[np.uint8]:
+    """Return the pixels of random images ``(n, C, H, W)``."""
+    return np.random.default_rng(0).integers(0, 256, (count, *IMAGE), np.uint8)
 
 
-def repeated(count: int) -> Iterator[Array]:
-    """Yield a number of images, which repeat after a few different ones."""
-    return islice(cycle(pictures(8)), count)
+def repeated(images: Iterable[Made], count: int) -> list[Made]:
+    """Return a number of images, which repeat after a few different ones."""
+    return list(islice(cycle(images), count))
 
 
 def segments(bundle: Bundle) -> list[Path]:
@@ -127,6 +127,7 @@ def write(name: str, graph: Graph, cuts: Sequence[str], folder: Path) -> Bundle:
     """Write the bundle of a vertical plan, and the plan next to it."""
     from cloven.partition import plan as plans
     from cloven.partition.plan import ModelSpec, Plan
+    from cloven.partition.transform import Transforms
     from cloven.partition.vertical import Vertical
     from cloven.runtime.bundle import writer
 
@@ -134,9 +135,10 @@ def write(name: str, graph: Graph, cuts: Sequence[str], folder: Path) -> Bundle:
         model=ModelSpec(name=name, input=IMAGE, classes=CLASSES),
         strategy=(Vertical(cuts=tuple(cuts)),),
         devices=tuple(f"edge{i}" for i in range(len(cuts) + 1)),
+        transform=Transforms(image="uint8"),
     )
     folder.with_suffix(".toml").write_text(plan.toml(), "utf-8")
-    return writer.write(plans.compile(graph, plan), folder, model=name, plan=plan.toml(), images=pictures(1))
+    return writer.write(plans.compile(graph, plan), folder, model=name, plan=plan.toml(), images=unit(pictures(1)))
 
 
 def shares(chain: Bundle, runs: int = 15) -> list[float]:
@@ -146,7 +148,7 @@ def shares(chain: Bundle, runs: int = 15) -> list[float]:
     stretches = [session(path) for path in segments(chain)]
     taken: list[list[float]] = [[] for _ in stretches]
     for _ in range(runs):
-        value = pictures(1)
+        value = unit(pictures(1))
         for stretch, times in zip(stretches, taken, strict=True):
             start = time.process_time()
             (value,) = stretch.run(None, {stretch.get_inputs()[0].name: value})
@@ -169,7 +171,7 @@ def whole(folder: Path, threads: int) -> None:
     name, output = session.get_inputs()[0].name, np.empty(0, np.float32)
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
-        images = list(repeated(int(line.split()[1])))
+        images = repeated(unit(pictures(8)), int(line.split()[1]))
         start = time.perf_counter()
         for image in images:
             (output,) = session.run(None, {name: image[None]})
@@ -190,7 +192,7 @@ async def coordinate(plan_file: Path, cluster: Path, options: SendOptions) -> No
     plan = parse(plan_file.read_text("utf-8"))
     async with Coordinator(plan, Cluster.load(cluster, plan.devices), None, options) as run:
 
-        async def answers(how: str, images: Sequence[Array]) -> list[Prediction]:
+        async def answers(how: str, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
             if how == "single":
                 return [await run.submit(image) for image in images]
             found = [one async for one in run.answers(images)]
@@ -201,7 +203,7 @@ async def coordinate(plan_file: Path, cluster: Path, options: SendOptions) -> No
         print(json.dumps("ready"), flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             how, count = line.split()
-            images = list(repeated(int(count)))
+            images = repeated(pictures(8), int(count))
             start = time.perf_counter()
             answer(start, (await answers(how, images))[-1].output)
 

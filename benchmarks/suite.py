@@ -46,6 +46,7 @@ LONG = {
     "cost": "the cost model, compared with executed plans; requires root, 40 minutes",
     "latency": "an image on one device, and divided over two, in the laboratory; requires root, 6 minutes",
     "stealing": "tiles on unequal devices: equal, by costs, stolen; in the laboratory; requires root, 15 minutes",
+    "failover": "how long no image is answered when a standby takes the place of a device; 3 minutes",
     "memory": "the estimated memory of workers, compared with that of running ones; requires root",
 }
 

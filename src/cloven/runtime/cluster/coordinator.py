@@ -22,7 +22,6 @@ from cloven.cost.cluster import Cluster
 from cloven.errors import ClovenError
 from cloven.partition.plan import Plan
 from cloven.partition.protection import COORDINATOR
-from cloven.runtime.bundle.engine import Array
 from cloven.runtime.cluster.errors import FrameFailed, ImageRefused
 from cloven.runtime.cluster.health import ClusterHealth, DeviceHealth
 from cloven.runtime.cluster.image_task import NUMBERS
@@ -34,7 +33,7 @@ from cloven.runtime.cluster.standbys import AT_ONCE, Standbys
 from cloven.runtime.cluster.task_pool import TaskPool
 from cloven.runtime.cluster.worker_client import SILENT
 from cloven.runtime.cluster.worker_pool import HUNG, WorkerPool
-from cloven.runtime.unit_images import pixels_of
+from cloven.runtime.unit_images import pixels_of, unit
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -42,6 +41,9 @@ if TYPE_CHECKING:
     from cloven.runtime.link.identity import Identity
 
 log = logging.getLogger("cloven")
+
+Image = NDArray[np.float32] | NDArray[np.uint8]
+"""Numbers in [0, 1], or pixels of 0 to 255, ``(C, H, W)``."""
 
 REPORTING = 15.0
 """The timeout of the workers' reports in seconds; an overloaded machine may need long."""
@@ -65,7 +67,7 @@ class Prediction:
     """
 
     number: int
-    output: Array
+    output: NDArray[np.float32]
     seconds: float
     answered: float
 
@@ -234,8 +236,8 @@ class Coordinator:
 
     # --- images -----------------------------------------------------------------------------------------------
 
-    async def submit(self, image: Array) -> Prediction:
-        """Return the output for an image ``(C, H, W)`` in [0, 1], float32.
+    async def submit(self, image: Image) -> Prediction:
+        """Return the output for an image ``(C, H, W)``: numbers in [0, 1], float32, or pixels of 0 to 255, uint8.
 
         Raises:
             FrameFailed: if the image is not answered, with the device or link and the reason.
@@ -259,7 +261,7 @@ class Coordinator:
         places = self.standbys.places(self.pool.devices, self.pool.lost(HANGING)) if self.standbys.ready else None
         return max(self.options.retry, self.options.deadline if places is not None else 0.0)
 
-    def _encoded(self, image: Array) -> NDArray[Any]:
+    def _encoded(self, image: Image) -> NDArray[Any]:
         """Return an image in the type in which the plan sends it.
 
         Raises:
@@ -267,15 +269,16 @@ class Coordinator:
         """
         if image.shape != self.shape:
             raise ImageRefused(f"the image has shape {image.shape}; expected {self.shape}")
+        pixels = image.astype(np.uint8, copy=False) if image.dtype == np.uint8 else None
         if self.plan.transform.image == "float32":
-            return np.ascontiguousarray(image, NUMBERS)
+            return np.ascontiguousarray(image if pixels is None else unit(pixels), NUMBERS)
         try:
-            return np.ascontiguousarray(pixels_of(image))
+            return np.ascontiguousarray(pixels_of(image) if pixels is None else pixels)
         except ClovenError as error:
             raise ImageRefused(str(error)) from error
 
-    async def answers(self, images: Iterable[Array]) -> AsyncIterator[Prediction | FrameFailed]:
-        """Yield the outputs for images in order; the window is kept full.
+    async def answers(self, images: Iterable[Image]) -> AsyncIterator[Prediction | FrameFailed]:
+        """Yield the outputs for images, as `submit` takes them, in order; the window is kept full.
 
         The iterable is read in the event loop: if the next image takes longer than 8 s, the workers take the
         coordinator for hung and leave the run; they join it again afterwards.

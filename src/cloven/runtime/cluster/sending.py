@@ -26,7 +26,6 @@ from cloven.runtime.cluster.send_options import SendOptions
 from cloven.runtime.cluster.task_pool import TaskPool
 from cloven.runtime.cluster.task_record import TaskRecord, WorkerTasks
 from cloven.runtime.sent_images import write_sent
-from cloven.runtime.unit_images import unit
 
 log = logging.getLogger("cloven")
 
@@ -171,7 +170,7 @@ def send(run: Coordinator, pixels: NDArray[np.uint8], progress: Progress) -> Sen
         found: list[Prediction | FrameFailed] = []
         async with run:
             start = perf_counter()
-            async for answer in run.answers(unit(image) for image in pixels):
+            async for answer in run.answers(pixels):
                 found.append(answer)
                 progress("sending", len(found), len(pixels))
             seconds = perf_counter() - start
