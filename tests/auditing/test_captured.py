@@ -23,7 +23,6 @@ from cloven.auditing.finding import Finding
 from cloven.auditing.given import audit
 from cloven.auditing.material import ImageSets, prepare
 from cloven.auditing.pipeline import vector_chain
-from cloven.auditing.request import message_shapes
 from cloven.errors import ClovenError
 from cloven.files import cache_dir
 from cloven.graph.graph import Graph
@@ -33,6 +32,7 @@ from cloven.partition.observe import Observation, seen_on
 from cloven.partition.vertical import Vertical
 from cloven.rows import all_rows
 from cloven.runtime.capture import capture
+from cloven.runtime.message_shapes import message_shapes
 from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.datasets import load
 from cloven.zoo.images import Images, split

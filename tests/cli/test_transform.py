@@ -64,11 +64,11 @@ def test_a_plan_with_transforms_runs_and_does_not_verify(cloven: Run, here: Path
     assert json.loads(cloven("run", "plan.toml", "--data", "digits", "--json").out) == found
 
 
-REFUSED = "cloven: the plan transforms links with int8, but workers send unchanged float32; remove"
+REFUSED = "cloven: the plan transforms links with topk:0.1, but workers send only none, float16, int8; change"
 
 
-def test_workers_are_not_given_a_plan_with_transforms(cloven: Run, here: Path) -> None:
-    cloven(*LENET, "--transform", "edge0-edge1=int8")
+def test_workers_are_not_given_a_plan_with_transforms_that_they_cannot_send(cloven: Run, here: Path) -> None:
+    cloven(*LENET, "--transform", "edge0-edge1=topk:0.1")
     addresses = (f'edge{i} = "127.0.0.1:700{i}"' for i in range(3))
     (here / "cluster.toml").write_text("\n".join(["insecure = true", "[devices]", *addresses]))
 

@@ -145,15 +145,15 @@ def test_all_that_is_wrong_with_links_is_said_at_once() -> None:
     assert "'coordinator-edge0' is not a link; expected two of edge0, edge1" in found[2]
 
 
-def test_workers_cannot_run_what_any_link_of_theirs_transforms() -> None:
+def test_workers_cannot_run_what_any_link_of_theirs_cannot_carry() -> None:
     devices = ("edge0", "edge1", "edge2")
-    (said,) = every("none", edge0_edge1="int8", edge1_edge2="topk:0.1").unsendable(devices)
+    (said,) = every("noise:2", edge0_edge1="int8", edge1_edge2="topk:0.1").unsendable(devices)
 
-    assert "the plan transforms links with int8, topk:0.1, but workers send unchanged float32" in said
+    assert "the plan transforms links with noise:2, topk:0.1, but workers send only none, float16, int8" in said
     assert "`cloven run`" in said
-    assert UNCHANGED.unsendable(devices) == []
-    assert every("int8").unsendable(("edge0",)) == []
-    assert every("int8", edge0_edge1="none").unsendable(("edge0", "edge1")) == []
+    assert UNCHANGED.unsendable(devices) == every("int8", edge0_edge1="float16").unsendable(devices) == []
+    assert every("noise:2").unsendable(("edge0",)) == []
+    assert every("noise:2", edge0_edge1="none").unsendable(("edge0", "edge1")) == []
 
 
 def test_options_become_a_plans_table() -> None:

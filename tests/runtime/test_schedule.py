@@ -18,6 +18,7 @@ from cloven.graph.box import extent
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import Routing, divide
 from cloven.partition.protection import COORDINATOR
+from cloven.partition.transform import WIRE, Transform, Transforms
 from cloven.runtime.bundle.engine import Array, interpret
 from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare
 from cloven.runtime.bundle.lowering import build
@@ -38,12 +39,15 @@ Parts = Mapping[str, DevicePart]
 
 
 @st.composite
-def plans(draw: st.DrawFn, graph: Graph) -> Parts:
-    """Draw a plan of a graph; return its parts as in a bundle."""
+def plans(draw: st.DrawFn, graph: Graph, kinds: Sequence[str] = tuple(WIRE)) -> Parts:
+    """Draw a plan of a graph with any of these transforms of links; return its parts as in a bundle."""
     strategy, devices = draw(strategies(graph))
     routing: Routing = draw(st.sampled_from(["direct", "star"]))
     reuse = routing == "direct" or draw(st.booleans())
-    built = build(divide(graph, strategy, devices, routing=routing, reuse=reuse), "model")
+    some = st.sampled_from(kinds).map(Transform)
+    transforms = Transforms(default=draw(some), links={"edge0-edge1": draw(some)} if devices > 1 else {})
+    divided = divide(graph, strategy, devices, routing=routing, reuse=reuse, transforms=transforms)
+    built = build(divided, "model")
     return {name: one.part for name, one in built.items()}
 
 
@@ -148,12 +152,12 @@ def test_both_ends_of_a_link_mean_the_same_messages(name: str, data: st.DataObje
     schedules = {device: schedule(part) for device, part in parts.items()}
 
     there = {
-        (s, *out.message): (out.bytes, [r.box for r in out.reads])
+        (s, *out.message): (out.bytes, [(read.box, transform) for read, transform in out.reads])
         for s, f in schedules.items()
         for out in f.outgoing
     }
     here = {
-        (party, device, ordinal): (message.bytes, [box for _, box in message.pieces])
+        (party, device, ordinal): (message.bytes, [piece[1:] for piece in message.pieces])
         for device, found in schedules.items()
         for (party, ordinal), message in found.incoming.items()
     }

@@ -307,8 +307,8 @@ def test_a_bundle_of_such_a_program_is_refused(tmp_path: object) -> None:
 
     out = Path(str(tmp_path)) / "bundle"
 
-    with pytest.raises(ClovenError, match="the plan transforms links with int8, but workers send") as caught:
-        write(program(Vertical(("conv2",)), "int8"), out, model="lenet5", plan="")
+    with pytest.raises(ClovenError, match=r"the plan transforms links with topk:0\.1, but workers send") as caught:
+        write(program(Vertical(("conv2",)), "topk:0.1"), out, model="lenet5", plan="")
 
     assert len(caught.value.problems) == 1
     assert not out.exists()

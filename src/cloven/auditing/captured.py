@@ -23,6 +23,7 @@ from cloven.partition.observe import Observation, Seen, View
 from cloven.partition.program import Link, Program
 from cloven.row_files import StoredArray, stored_tensors
 from cloven.rows import StoredRows, TensorRows, all_rows, chunks, in_memory, permuted
+from cloven.runtime.message_shapes import MessageShapes
 from cloven.runtime.torch_engine import evaluate
 from cloven.threads import one_thread, repeatable
 from cloven.zoo.images import Images, is_large
@@ -35,9 +36,6 @@ SENT = {"input": ("int64", 1), "image": ("uint8", 4), "auxiliary": ("bool", 1), 
 """The tensors of ``images.safetensors``: type and number of axes."""
 LEAST = {"auxiliary": 2, "victim": 20}
 """The smallest numbers of images for training an attack and for scoring it."""
-
-MessageShapes = Mapping[int, Sequence[Shape]]
-"""The shapes that an attacker knows: by message, those of the shares in it, in order."""
 
 
 @dataclass(frozen=True, eq=False)

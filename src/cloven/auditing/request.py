@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +9,6 @@ from pathlib import Path
 from typing import get_args
 
 from cloven.attacks.trainer import Machine
-from cloven.auditing.captured import MessageShapes
 from cloven.auditing.cases import Taps
 from cloven.auditing.cell import Knows
 from cloven.auditing.features import Precision
@@ -20,12 +17,12 @@ from cloven.auditing.settings import AuditSettings, Recording, Simulation, Study
 from cloven.auditing.subject import AUTO, ModelTraining, Subject
 from cloven.auditing.suite import AttackSuite
 from cloven.errors import ClovenError, tried
-from cloven.graph.box import Shape
 from cloven.partition.observe import View
 from cloven.partition.plan import Plan
 from cloven.partition.program import Link
 from cloven.partition.protection import pair
 from cloven.partition.transform import Transform
+from cloven.runtime.message_shapes import message_shapes
 from cloven.zoo.datasets import has_windows
 from cloven.zoo.models import MODELS
 from cloven.zoo.named import is_own, usual
@@ -231,30 +228,3 @@ def _knows(request: AuditRequest, problems: list[str]) -> Knows:
         )
         return "shapes"
     return KNOWLEDGE[said[0]] if said else "shapes"
-
-
-def message_shapes(texts: tuple[str, ...]) -> MessageShapes:
-    """Return the shapes in each message from ``0=6x14x14`` and ``1=16x5x5+84``; none from ``inferred``.
-
-    Raises:
-        ClovenError: with each text that has another form.
-    """
-    if texts == ("inferred",):
-        return {}
-    wrong = [text for text in texts if not re.fullmatch(r"\d+=\d+(x\d+x\d+)?(\+\d+(x\d+x\d+)?)*", text)]
-    problems = [
-        f"--shape is {text!r}; expected MESSAGE=SHAPE such as 0=6x14x14 or 1=84, or only inferred" for text in wrong
-    ]
-    given = Counter(int(text.partition("=")[0]) for text in texts if text not in wrong)
-    problems += [
-        f"--shape names message {ordinal} {count} times; give all its shapes at once, such as 0=6x14x14+84"
-        for ordinal, count in given.items()
-        if count > 1
-    ]
-    if problems:
-        raise ClovenError(problems)
-    found: dict[int, list[Shape]] = {}
-    for text in texts:
-        ordinal, shapes = text.split("=")
-        found[int(ordinal)] = [tuple(map(int, shape.split("x"))) for shape in shapes.split("+")]
-    return found

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 from torch import Tensor
 
-from cloven.auditing.captured import IMAGES, LEAST, Capture, MessageShapes, read
+from cloven.auditing.captured import IMAGES, LEAST, Capture, read
 from cloven.auditing.classifier import classes_of
 from cloven.auditing.executor import run_audit
 from cloven.auditing.material import ImageSets, fingerprint, refuse_few, refuse_overlap, without_copies
@@ -43,6 +43,7 @@ from cloven.errors import ClovenError, tried
 from cloven.graph.box import Shape
 from cloven.progress import Progress
 from cloven.rows import TensorRows, chunks
+from cloven.runtime.message_shapes import MessageShapes
 from cloven.runtime.sent_images import write_sent
 from cloven.runtime.service_client import Answer, Service, ServiceClient
 from cloven.runtime.tap import extraction, flows
@@ -72,6 +73,7 @@ class ServiceAttack:
         source: the address of the sender on the tapped link; None for the sender of the most payload.
         target: the address of the receiver, likewise.
         shapes: the shapes of the messages that the attacker knows; if empty, each message is a vector.
+        numbers: the type of the numbers in clear messages; see `cloven.runtime.tap.extraction.extract`.
         seed: the seed of the split of ``data``.
     """
 
@@ -84,6 +86,7 @@ class ServiceAttack:
     source: str | None = None
     target: str | None = None
     shapes: MessageShapes | None = None
+    numbers: extraction.NumberType = "float32"
     seed: int = 0
 
 
@@ -201,7 +204,7 @@ def _recorded(asked: ServiceAttack, numbers: set[int]) -> extraction.CapturedMes
         flow = extraction.choose(found, asked.source, asked.target)
         if numbers <= {header.input for header in flow.headers} or size == grown or time.monotonic() > until:
             break
-    messages = extraction.extract(found, flow)
+    messages = extraction.extract(found, flow, asked.numbers, asked.shapes)
     if messages.repeated:
         raise ClovenError(
             f"{asked.recording} has several messages for {messages.repeated} images, and may be of several runs; "
@@ -272,6 +275,7 @@ def _configuration(
                 "service": asked.service.url,
                 "recording": asked.recording.name,
                 "link": [asked.source, asked.target],
+                "numbers": asked.numbers,
                 "shapes": {str(ordinal): shapes for ordinal, shapes in (asked.shapes or {}).items()},
                 "attacks": list(settings.suite.names),
                 "epochs": settings.suite.epochs,

@@ -8,7 +8,7 @@ from math import inf
 from pathlib import Path
 
 from cloven.attacks.trainer import CPU, Machine
-from cloven.auditing.captured import LEAST, MessageShapes
+from cloven.auditing.captured import LEAST
 from cloven.auditing.cases import Taps
 from cloven.auditing.cell import Knows
 from cloven.auditing.features import BUDGET, Precision
@@ -17,6 +17,7 @@ from cloven.auditing.suite import USUAL, AttackSuite
 from cloven.partition.data import GRIDS
 from cloven.partition.plan import Plan
 from cloven.partition.transform import Transform
+from cloven.runtime.message_shapes import MessageShapes
 from cloven.zoo.models import MODELS, unknown
 
 STRATEGIES = ("vertical", "horizontal", "data")

@@ -22,6 +22,7 @@ from cloven.cli.options import (
     Epochs,
     Jobs,
     Keys,
+    Numbers,
     OwnCount,
     Seed,
     Seeds,
@@ -65,6 +66,7 @@ def attack(
             rich_help_panel=LISTENER,
         ),
     ] = None,
+    numbers: Numbers = "float32",
     data: Annotated[str, DATA] = "digits",
     auxiliary: Annotated[
         str,
@@ -102,11 +104,11 @@ def attack(
     """
     from cloven.attacks.trainer import Machine
     from cloven.auditing.pipeline import Execution
-    from cloven.auditing.request import message_shapes
     from cloven.auditing.service_attack import ServiceAttack, attack_service
     from cloven.auditing.settings import AuditSettings
     from cloven.auditing.suite import AttackSuite
     from cloven.runtime.link.identity import read
+    from cloven.runtime.message_shapes import message_shapes
     from cloven.runtime.service_client import Service
 
     problems: list[str] = []
@@ -131,6 +133,7 @@ def attack(
         source=source,
         target=target,
         shapes=shapes,
+        numbers=numbers,
         seed=seed,
     )
     with resumable(out) as progress:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import typer
 
@@ -163,6 +163,17 @@ Keys = Annotated[
 Insecure = Annotated[
     bool,
     typer.Option("--insecure", help="Listen without mutual TLS, even if other machines can reach the address."),
+]
+
+# --- a listener ---------------------------------------------------------------------------------------------------
+
+Numbers = Annotated[
+    Literal["float32", "float16", "int8", "uint8"],
+    typer.Option(
+        help="Type of the numbers in clear messages: float16 or int8 by the transform of the link, uint8 for an "
+        "image that is sent as bytes.",
+        rich_help_panel=LISTENER,
+    ),
 ]
 
 # --- the enclave --------------------------------------------------------------------------------------------------

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloven.cli.options import AsJson, unmet
+from cloven.cli.options import AsJson, Numbers, unmet
 from cloven.cli.printing import print_json, table
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, tried
 
 if TYPE_CHECKING:
+    from cloven.runtime.message_shapes import MessageShapes
     from cloven.runtime.tap.extraction import NumberType
 
 log = logging.getLogger("cloven")
@@ -25,6 +27,7 @@ REQUIRED = {
     "source": ["read", "out"],
     "target": ["read", "out"],
     "numbers": ["read", "out"],
+    "shape": ["read", "out"],
 }
 """The options that an option requires."""
 
@@ -59,13 +62,15 @@ def tap(
     target: Annotated[
         str | None, typer.Option(help="Address of the receiver.", metavar="IP[:PORT]", rich_help_panel=FIND)
     ] = None,
-    numbers: Annotated[
-        Literal["float32", "uint8"],
+    numbers: Numbers = "float32",
+    shape: Annotated[
+        list[str] | None,
         typer.Option(
-            help="Type of the numbers in clear messages; uint8 for an image that is sent as bytes.",
+            help="With --numbers int8: the shapes in a message with several, e.g. 0=6x14x14+84.",
+            metavar="HOW",
             rich_help_panel=FIND,
         ),
-    ] = "float32",
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="With --interface: a .pcapng file; with --read: a folder for pairs.", metavar="PATH"),
@@ -76,9 +81,12 @@ def tap(
 
     The tap has the knowledge of the attacker in Mehrafrooz et al. (2025): the bytes, but not the plan.
     """
+    from cloven.runtime.message_shapes import message_shapes
+
     if (interface is None) == (read is None):
         raise ClovenError("give either --interface NAME to record, or --read FILE to analyse a recording")
     problems = unmet(context, REQUIRED)
+    shapes = tried(partial(message_shapes, tuple(shape or ())), problems)
     if interface is not None and out is None:
         problems.append("--interface requires --out FILE.pcapng")
     if problems:
@@ -86,7 +94,7 @@ def tap(
     if interface is not None and out is not None:
         _record(interface, out, port, seconds, as_json=as_json)
     elif read is not None:
-        _find(read, out, (source, target), numbers, as_json=as_json)
+        _find(read, out, (source, target), (numbers, shapes), as_json=as_json)
 
 
 def _record(interface: str, out: Path, port: int | None, seconds: float | None, *, as_json: bool) -> None:
@@ -106,7 +114,12 @@ def _record(interface: str, out: Path, port: int | None, seconds: float | None, 
 
 
 def _find(
-    path: Path, out: Path | None, ends: tuple[str | None, str | None], numbers: NumberType, *, as_json: bool
+    path: Path,
+    out: Path | None,
+    ends: tuple[str | None, str | None],
+    kind: tuple[NumberType, MessageShapes | None],
+    *,
+    as_json: bool,
 ) -> None:
     from cloven.runtime.tap import extraction, flows
 
@@ -118,6 +131,6 @@ def _find(
     else:
         table(str(path), flows.COLUMNS, [flow.row() for flow in survey.flows])
     if out is not None:
-        captured = extraction.extract(survey, extraction.choose(survey, *ends), numbers)
+        captured = extraction.extract(survey, extraction.choose(survey, *ends), *kind)
         written = extraction.write(captured, out)
         log.info("%s: wrote the messages of %d images to %s", captured.link, len(captured.inputs), written)

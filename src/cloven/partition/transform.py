@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator
 from pydantic_core import PydanticCustomError
@@ -20,6 +20,12 @@ TAKES = {"none": "", "float16": "", "int8": "", "topk": SHARE, "noise": "a finit
 
 USUAL = {"topk": "topk:0.1", "noise": "noise:0.5", "dropout": "dropout:0.3"}
 """An example of each kind that takes an amount."""
+
+WireKind = Literal["none", "float16", "int8"]
+"""The kinds that workers can send."""
+
+WIRE: Mapping[str, WireKind] = {kind: kind for kind in get_args(WireKind)}
+"""The kinds that workers can send, by their names."""
 
 FLOAT, HALF, CODE, INDEX = 4, 2, 1, 4
 """Bytes of a float32 and a float16, of an int8 code, and of an element's index in a share."""
@@ -159,15 +165,29 @@ class Transforms(BaseModel):
         return wrong_links("transform.links", self.links, devices)
 
     def unsendable(self, devices: Sequence[str]) -> list[str]:
-        """Return why workers cannot run a plan with these devices, or nothing if they can: they send float32."""
-        every = (self.of(*link) for link in combinations(devices, 2))
-        names = dict.fromkeys(transform.name for transform in every if not transform.exact)
+        """Return why workers cannot run a plan with these devices, or nothing if they can."""
+        names = [t.name for t in self._inexact(devices) if t.kind not in WIRE]
         if not names:
             return []
         return [
-            f"the plan transforms links with {', '.join(names)}, but workers send unchanged float32; remove "
-            "[transform] from the plan, or run it in one process with `cloven run` or `cloven audit`"
+            f"the plan transforms links with {', '.join(names)}, but workers send only {', '.join(WIRE)}; change "
+            "[transform] in the plan, or run it in one process with `cloven run` or `cloven audit`"
         ]
+
+    def unstealable(self, devices: Sequence[str]) -> list[str]:
+        """Return why ``--steal`` cannot run a plan with these devices, or nothing if it can."""
+        names = [t.name for t in self._inexact(devices)]
+        if not names:
+            return []
+        return [
+            f"--steal cannot run a plan that transforms links with {', '.join(names)}: its workers exchange data "
+            "only with the coordinator; remove [transform] from the plan, or leave out --steal"
+        ]
+
+    def _inexact(self, devices: Sequence[str]) -> list[Transform]:
+        """Return the different transforms between these devices that change what they carry."""
+        every = dict.fromkeys(self.of(*link) for link in combinations(devices, 2))
+        return [transform for transform in every if not transform.exact]
 
 
 UNCHANGED = Transforms()

@@ -19,15 +19,10 @@ from cloven.graph.graph import Graph
 from cloven.partition.observe import Seen
 from cloven.partition.program import Transfer
 from cloven.partition.transform import Transform
+from cloven.runtime.wire_format import received
 
 IMAGES = 64
 """The number of images that are transformed at a time, to limit the memory of intermediate results."""
-
-HALF_MAX = 65504.0
-"""The largest finite number of float16."""
-
-STEPS = 255
-"""The number of steps between the 256 levels of int8."""
 
 
 def apply(transform: Transform, tensor: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -97,22 +92,13 @@ def seed_of(what: str, image: int) -> int:
 def _apply(transform: Transform, rows: Tensor, seeds: Sequence[int]) -> Tensor:
     """Return ``rows`` ``(n, count)`` after a transform that is not exact."""
     match transform.kind:
-        case "float16":
-            return rows.clamp(-HALF_MAX, HALF_MAX).half().float()
-        case "int8":
-            return _int8(rows)
+        case "float16" | "int8":  # as workers send them
+            return torch.from_numpy(received(transform, rows.numpy()))
         case "topk":
             return _topk(rows, transform.kept(rows.shape[1]))
         case "noise":
             return _noise(rows, transform.amount, seeds)
     return _dropout(rows, transform.amount, seeds)
-
-
-def _int8(rows: Tensor) -> Tensor:
-    low, high = (edge.double() for edge in rows.aminmax(dim=1, keepdim=True))
-    step = ((high - low) / STEPS).float().double()
-    codes = rows.double().sub_(low).div_(step.where(step != 0, 1)).round_().clamp_(0, STEPS)
-    return codes.mul_(step).add_(low).float()
 
 
 def _topk(rows: Tensor, kept: int) -> Tensor:

@@ -19,6 +19,7 @@ from cloven.partition.segments import sources
 from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare, Step
 from cloven.runtime.bundle.reader import read
 from cloven.runtime.bundle.schedule import in_order
+from cloven.runtime.wire_format import received
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -32,7 +33,7 @@ Execute = Callable[[str, RunSegment, dict[str, Array]], Mapping[str, Array]]
 """Runs a segment of a device: takes its inputs by name, returns its outputs by name."""
 
 Tap = Callable[[str, SendShare, Array], None]
-"""Called with the sending device, the transfer and its content ``(n, ...)``, which the tap must not change."""
+"""Called with the sending device, the transfer and what the receiver gets ``(n, ...)``; it must not change that."""
 
 
 def run(folder: Path, images: Array, *, batch: int | None = None, tap: Tap | None = None) -> Array:
@@ -145,7 +146,10 @@ Pieces = dict[str, list[tuple[Box, Array]]]
 
 
 def interpret(parts: Mapping[str, DevicePart], images: Array, execute: Execute, tap: Tap | None = None) -> Array:
-    """Run the steps of all parts in the global order for one batch of images; return the output."""
+    """Run the steps of all parts in the global order for one batch of images; return the output.
+
+    What a device receives is as `cloven.runtime.wire_format` makes it for the transform of the transfer.
+    """
     held: dict[str, Pieces] = {device: {} for device in parts}
     last = {device: last_reads(part) for device, part in parts.items()}
     under_way: dict[int, Array] = {}
@@ -163,7 +167,7 @@ def interpret(parts: Mapping[str, DevicePart], images: Array, execute: Execute, 
                         raise ClovenError(f"{piece.name} has the shape {shape}; expected {extent(piece.box)}")
                     mine.setdefault(piece.value, []).append((piece.box, made[piece.name]))
             case SendShare():
-                under_way[step.transfer] = paste(mine[step.value], step.share)
+                under_way[step.transfer] = received(step.carried, paste(mine[step.value], step.share))
                 if tap is not None:
                     tap(device, step, under_way[step.transfer])
             case ReceiveShare():

@@ -10,9 +10,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from cloven.documents import Document
 from cloven.graph.box import covers, extent, text, whole
-from cloven.partition.program import BYTES
 from cloven.partition.protection import Protection
-from cloven.partition.transform import ImageType
+from cloven.partition.transform import ImageType, Transform, WireKind
 
 FORMAT = 4
 """The version of a bundle's files; a reader accepts no other."""
@@ -81,15 +80,23 @@ class _ShareTransfer(Document):
     share: Box
     shape: tuple[Number, ...]
     dtype: Literal["float32"] = "float32"
+    transform: WireKind = "none"
     bytes: Number
 
     @model_validator(mode="after")
     def _sized(self) -> Self:
         if extent(self.share) != self.shape:
             raise ValueError(f"the share {text(self.share)} does not have the shape {self.shape}")
-        if self.bytes != BYTES * prod(self.shape):
-            raise ValueError(f"bytes is {self.bytes}; expected {BYTES * prod(self.shape)} for {self.shape}")
+        expected = self.carried.bytes(prod(self.shape))
+        if self.bytes != expected:
+            name = f" as {self.transform}" if not self.carried.exact else ""
+            raise ValueError(f"bytes is {self.bytes}; expected {expected} for {self.shape}{name}")
         return self
+
+    @property
+    def carried(self) -> Transform:
+        """Return the transform of what crosses the link."""
+        return Transform(self.transform)
 
     def same_transfer(self, other: _ShareTransfer) -> bool:
         """Return whether two steps are the two ends of one transfer: equal in all but the direction."""
@@ -99,6 +106,8 @@ class _ShareTransfer(Document):
 
 class ReceiveShare(_ShareTransfer):
     """Receive a transfer from another device: a share of a value, ``shape`` and ``bytes`` of one image.
+
+    ``transform`` is how the share crosses the link, see `cloven.runtime.wire_format`; devices hold float32 numbers.
 
     ``message`` is the number of the frame that carries it on its link, counted from 0 for each image; see
     `cloven.runtime.bundle.schedule`.

@@ -15,6 +15,7 @@ from cloven.graph.box import contains, extent, relative
 from cloven.graph.graph import Op
 from cloven.partition.program import Compute, Program, Receive, Send
 from cloven.partition.segments import Key, Segment, named, segments
+from cloven.partition.transform import WIRE
 from cloven.runtime.bundle.format import (
     WEIGHTS,
     DevicePart,
@@ -48,7 +49,7 @@ def build(program: Program, model: str) -> dict[str, BuiltPart]:
     """Return every device's part, by device name.
 
     Args:
-        program: its transfers must be float32, without transforms.
+        program: its transfers must be float32, with transforms that workers can send, see `Transforms.unsendable`.
         model: the model's name, for display.
 
     Raises:
@@ -146,6 +147,7 @@ def _part(program: Program, device: str, model: str, cut: Mapping[str, Segment])
                         value=t.value,
                         share=t.share,
                         shape=t.shape,
+                        transform=WIRE[t.transform.kind],
                         bytes=t.bytes,
                         target=t.target,
                     )
@@ -159,6 +161,7 @@ def _part(program: Program, device: str, model: str, cut: Mapping[str, Segment])
                         value=t.value,
                         share=t.share,
                         shape=t.shape,
+                        transform=WIRE[t.transform.kind],
                         bytes=t.bytes,
                         source=t.source,
                     )

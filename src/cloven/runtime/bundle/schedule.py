@@ -13,13 +13,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from math import prod
 
-from cloven.graph.box import Box, extent, whole
+from cloven.graph.box import Box, count, whole
 from cloven.graph.graph import SIZES
 from cloven.partition.protection import COORDINATOR
 from cloven.partition.segments import sources
-from cloven.partition.transform import ImageType
+from cloven.partition.transform import NONE, ImageType, Transform
 from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare, Step
 
 Message = tuple[str, int]
@@ -46,19 +45,22 @@ class Job:
 
 @dataclass(frozen=True)
 class Incoming:
-    """A message to receive: the pieces that it contains, the type of their numbers, and its size in bytes."""
+    """A message to receive: the pieces that it contains, with the transform of each, and its size in bytes.
 
-    pieces: tuple[tuple[int, Box], ...]
+    ``dtype`` is the type of the numbers of an image that the coordinator sends.
+    """
+
+    pieces: tuple[tuple[int, Box, Transform], ...]
     bytes: int
     dtype: ImageType = "float32"
 
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A message to send: the boxes that it contains, in order, and its size in bytes."""
+    """A message to send: the boxes that it contains, with the transform of each, and its size in bytes."""
 
     message: Message
-    reads: tuple[Read, ...]
+    reads: tuple[tuple[Read, Transform], ...]
     bytes: int
 
 
@@ -163,10 +165,10 @@ class _ScheduleBuilder:
 
     def schedule(self) -> Schedule:
         jobs: list[Job] = []
-        comes: dict[Message, list[tuple[int, Box]]] = {}
-        goes: dict[Message, list[Read]] = {}
+        comes: dict[Message, list[tuple[int, Box, Transform]]] = {}
+        goes: dict[Message, list[tuple[Read, Transform]]] = {}
         if (image := self.part.image) is not None:
-            comes[COORDINATOR, 0] = [(self.put(image.value, whole(image.shape)), whole(image.shape))]
+            comes[COORDINATOR, 0] = [(self.put(image.value, whole(image.shape)), whole(image.shape), NONE)]
         for step in self.part.steps:
             match step:
                 case RunSegment():
@@ -174,21 +176,24 @@ class _ScheduleBuilder:
                     outputs = tuple((piece.name, self.put(piece.value, piece.box)) for piece in step.outputs)
                     jobs.append(Job(step.step, step.segment, inputs, outputs))
                 case ReceiveShare():
-                    piece = (self.put(step.value, step.share), step.share)
+                    piece = (self.put(step.value, step.share), step.share, step.carried)
                     comes.setdefault((step.source, step.message), []).append(piece)
                 case SendShare():
-                    goes.setdefault((step.target, step.message), []).append(self.read(step.value, step.share))
+                    read = (self.read(step.value, step.share), step.carried)
+                    goes.setdefault((step.target, step.message), []).append(read)
         if (output := self.part.output) is not None:
-            goes[COORDINATOR, 0] = [self.read(output.value, whole(output.shape))]
+            goes[COORDINATOR, 0] = [(self.read(output.value, whole(output.shape)), NONE)]
         incoming = {}
         for message, pieces in comes.items():
             dtype = image.dtype if image is not None and message == (COORDINATOR, 0) else "float32"
-            incoming[message] = Incoming(tuple(pieces), _bytes((box for _, box in pieces), dtype), dtype)
+            size = _bytes(((box, transform) for _, box, transform in pieces), dtype)
+            incoming[message] = Incoming(tuple(pieces), size, dtype)
         outgoing = []
         for message, reads in goes.items():
-            outgoing.append(Outgoing(message, tuple(reads), _bytes(read.box for read in reads)))
+            size = _bytes((read.box, transform) for read, transform in reads)
+            outgoing.append(Outgoing(message, tuple(reads), size))
         return Schedule(tuple(jobs), incoming, tuple(outgoing), dict(self.uses))
 
 
-def _bytes(boxes: Iterable[Box], dtype: ImageType = "float32") -> int:
-    return SIZES[dtype] * sum(prod(extent(box)) for box in boxes)
+def _bytes(shares: Iterable[tuple[Box, Transform]], dtype: ImageType = "float32") -> int:
+    return sum(transform.bytes(count(box), SIZES[dtype]) for box, transform in shares)

@@ -22,7 +22,7 @@ from cloven.graph.box import Box, contains, count, extent, intersect, relative, 
 from cloven.graph.graph import SIZES
 from cloven.partition.protection import COORDINATOR
 from cloven.partition.segments import sources
-from cloven.partition.transform import ImageType
+from cloven.partition.transform import NONE, ImageType
 from cloven.runtime.bundle.format import Box as BoxEntry
 from cloven.runtime.bundle.format import (
     DevicePart,
@@ -172,11 +172,11 @@ class TaskGraph(Document):
         incoming, inputs, outputs, reads = {}, [], [], []
         for i, given in enumerate(task.inputs):
             dtype = self.sent_as(given)
-            incoming[COORDINATOR, i] = Incoming(((i, given.box),), SIZES[dtype] * count(given.box), dtype)
+            incoming[COORDINATOR, i] = Incoming(((i, given.box, NONE),), SIZES[dtype] * count(given.box), dtype)
             inputs.append((given.name, Read(given.box, ((i, given.box),))))
         for i, made in enumerate(task.outputs, start=len(inputs)):
             outputs.append((made.name, i))
-            reads.append(Read(made.box, ((i, made.box),)))
+            reads.append((Read(made.box, ((i, made.box),)), NONE))
         job = Job(task.step, f"{task.device}/{task.segment}", tuple(inputs), tuple(outputs))
         size = SIZES["float32"] * sum(count(made.box) for made in task.outputs)
         uses = dict.fromkeys(range(len(inputs) + len(outputs)), 1)
@@ -187,7 +187,7 @@ def task_graph(parts: Mapping[str, DevicePart]) -> TaskGraph:
     """Return the tasks of a bundle with all its parts: one for each segment, in the global order of the steps.
 
     Raises:
-        ClovenError: if there are more than `MOST_TASKS`.
+        ClovenError: if there are more than `MOST_TASKS`, or a transfer is transformed: no task would do it.
     """
     held: dict[str, dict[str, list[tuple[Box, Pieces]]]] = {device: {} for device in parts}
     for device, part in parts.items():
@@ -218,6 +218,11 @@ def task_graph(parts: Mapping[str, DevicePart]) -> TaskGraph:
                     mine.setdefault(piece.value, []).append((piece.box, ((pieces, piece.box),)))
                     pieces += 1
             case SendShare():
+                if not step.carried.exact:
+                    raise ClovenError(
+                        f"its plan sends {step.transform} from {device} to {step.target}, but tasks exchange data "
+                        "only with the coordinator"
+                    )
                 under_way[step.transfer] = _within(mine[step.value], step.share)
             case ReceiveShare():
                 mine.setdefault(step.value, []).append((step.share, under_way.pop(step.transfer)))

@@ -44,7 +44,7 @@ def write(
 
     Raises:
         ClovenError: if ops have no ONNX node (all are listed), the folder holds anything but a bundle of this plan,
-            the program transforms its transfers, or a segment computes something else than PyTorch.
+            the program has transforms that workers cannot send, or a segment computes something else than PyTorch.
     """
     shape = program.graph.input.shape
     images = smooth_images(shape) if images is None else images

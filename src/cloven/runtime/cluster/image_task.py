@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cloven.graph.box import extent
+from cloven.graph.box import count, extent
+from cloven.graph.graph import SIZES
 from cloven.runtime.bundle.engine import Array, paste
 from cloven.runtime.bundle.schedule import Job, Message, Outgoing, Read, Schedule
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.cluster.protocol import Activity, ImageState, ImageTimes
 from cloven.runtime.unit_images import unit
+from cloven.runtime.wire_format import decode, encode
 
 if TYPE_CHECKING:
     from cloven.runtime.link.octets import Data
@@ -66,12 +68,13 @@ class ImageTask:
             raise FrameFailed(f"message {ordinal} arrived twice, or is not in the plan")
         if payload.nbytes != expected.bytes:
             raise FrameFailed(f"message {ordinal} has {payload.nbytes} bytes; expected {expected.bytes}")
-        at, dtype = 0, np.dtype(expected.dtype).newbyteorder("<")
-        for piece, box in expected.pieces:
-            shape = (1, *extent(box))
-            array = np.frombuffer(payload, dtype, prod(shape), at).reshape(shape)
-            at += array.nbytes
-            self._put(piece, unit(array) if dtype == np.uint8 else array)
+        rows, at = np.frombuffer(payload, np.uint8)[None], 0
+        for piece, box, transform in expected.pieces:
+            size = transform.bytes(count(box), SIZES[expected.dtype])
+            data, shape = rows[:, at : at + size], extent(box)
+            pixels = expected.dtype == "uint8"
+            self._put(piece, unit(data.reshape(1, *shape)) if pixels else decode(transform, data, shape))
+            at += size
         self.came[message] = time.time()
         self.news.set()
 
@@ -132,10 +135,10 @@ class ImageTask:
                 del self.pieces[number]
         return array
 
-    def _ready(self) -> Iterator[tuple[Outgoing, list[Array]]]:
-        for out in [out for out in self.unsent if all(map(self._has, out.reads))]:
+    def _ready(self) -> Iterator[tuple[Outgoing, list[NDArray[np.uint8]]]]:
+        for out in [out for out in self.unsent if all(self._has(read) for read, _ in out.reads)]:
             self.unsent.remove(out)
-            yield out, [np.ascontiguousarray(self._read(read), NUMBERS) for read in out.reads]
+            yield out, [encode(transform, self._read(read)) for read, transform in out.reads]
 
     def _next_job(self) -> Job | None:
         if self.jobs_done == len(self.schedule.jobs):

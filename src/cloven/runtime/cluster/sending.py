@@ -125,11 +125,12 @@ def coordinator(plan: Plan, cluster_file: Path, options: SendOptions) -> Coordin
     """Return a coordinator for a plan's workers; read the cluster file and the keys. The caller enters its context.
 
     Raises:
-        ClovenError: for a cluster file or keys that cannot be used, or a plan with transforms of the sent tensors.
+        ClovenError: for a cluster file or keys that cannot be used, or a plan with transforms that cannot be sent.
     """
     from cloven.runtime.link.identity import read
 
-    if problems := plan.transform.unsendable(plan.devices):
+    problems = plan.transform.unstealable(plan.devices) if options.steal else []
+    if problems := problems or plan.transform.unsendable(plan.devices):
         raise ClovenError(problems)
     standby = options.standbys_of(plan)
     problems = [

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cloven.files import read_tensors
-from cloven.partition.program import BYTES, Link, Program
+from cloven.partition.program import Link, Program
 from cloven.runtime.bundle.engine import Array, run
 from cloven.runtime.bundle.format import SendShare
 from cloven.runtime.bundle.reader import read
 from cloven.runtime.lab.lab_folder import BUNDLE, CAPTURE, PAIRS
 from cloven.runtime.lab.outcome import LinkEvidence, TapEvidence
 from cloven.runtime.tap import extraction, flows
-from cloven.runtime.tap.extraction import CapturedMessages
+from cloven.runtime.tap.extraction import CapturedMessages, NumberType
 from cloven.runtime.tap.flows import PLAIN, PROTECTED, TLS, Survey
 from cloven.runtime.tap.live import RecordingSummary
 from cloven.runtime.unit_images import unit
+
+NUMBERS: Mapping[str, NumberType] = {"none": "float32", "float16": "float16", "int8": "int8"}
+"""The types of the numbers on a link by its kind of transform."""
 
 
 def examine(
@@ -56,7 +60,9 @@ def examine(
     )
     answered = folder / PAIRS / "images.safetensors"
     if found.links[0].inputs and answered.exists():
-        captured = extraction.extract(survey, extraction.choose(survey, *(addresses[end] for end in link)))
+        flow = extraction.choose(survey, *(addresses[end] for end in link))
+        shapes = {k: [send.shape for send in sends] for k, sends in _messages(folder / BUNDLE, link).items()}
+        captured = extraction.extract(survey, flow, NUMBERS[program.transforms.of(*link).kind], shapes)
         pairs = str(extraction.write(captured, folder / PAIRS).parent)
         differ = None
         if not captured.protected:
@@ -124,7 +130,7 @@ def differing(
         pixels: the pixels of these images, ``(n, C, H, W)``.
     """
     _, rows, known = np.intersect1d(captured.inputs, inputs, return_indices=True)
-    places = _places(bundle, link)
+    places = _places(_messages(bundle, link))
     done: Counter[int] = Counter()
     wrong = 0
 
@@ -149,13 +155,22 @@ def _different(captured: CapturedMessages, row: int, place: tuple[int, int], arr
     return sent.size - int(same.sum())
 
 
-def _places(bundle: Path, link: Link) -> dict[int, tuple[int, int]]:
-    """Return the position of each transfer of a link: its message, and the offset in it, in numbers."""
+def _messages(bundle: Path, link: Link) -> dict[int, list[SendShare]]:
+    """Return the shares in each message of a link, in order."""
     source, target = link
-    found: dict[int, tuple[int, int]] = {}
-    filled: Counter[int] = Counter()
+    found: dict[int, list[SendShare]] = {}
     for step in read(bundle).parts[source].steps:
         if isinstance(step, SendShare) and step.target == target:
-            found[step.transfer] = (step.message, filled[step.message])
-            filled[step.message] += step.bytes // BYTES
+            found.setdefault(step.message, []).append(step)
+    return found
+
+
+def _places(messages: Mapping[int, Sequence[SendShare]]) -> dict[int, tuple[int, int]]:
+    """Return the position of each transfer of a link: its message, and the offset in it, in numbers."""
+    found = {}
+    for message, sends in messages.items():
+        at = 0
+        for send in sends:
+            found[send.transfer] = (message, at)
+            at += prod(send.shape)
     return found

@@ -2,7 +2,7 @@
 
     input   (n,) int64, ascending       the numbers of the images
     "0"     (n, numbers) float32        the payloads of ordinal 0; (n, bytes) uint8, with tag, if protected
-                                        (pixels that were sent as bytes are divided by 255)
+                                        (other numbers are converted as the receiver converts them)
     "1"     ...
 
 A capture is read twice: once for the survey, once for the selected payloads.
@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,17 +24,23 @@ from safetensors.numpy import save_file
 
 from cloven.errors import ClovenError
 from cloven.files import read_tensors, replacing
+from cloven.graph.box import Shape
+from cloven.partition.transform import NONE, Transform
+from cloven.runtime.message_shapes import MessageShapes
 from cloven.runtime.tap.captures import Tally
 from cloven.runtime.tap.flows import TLS, Flow, Survey
 from cloven.runtime.tap.grpc_messages import TAG
 from cloven.runtime.tap.links import FrameHeader, listen
 from cloven.runtime.unit_images import unit
+from cloven.runtime.wire_format import decode
 
 CAPTURED = "captured.safetensors"
 FORMAT = "1"
 INPUT = "input"
-NumberType = Literal["float32", "uint8"]
-Shape = tuple[bool, tuple[tuple[int, int], ...]]
+NumberType = Literal["float32", "float16", "int8", "uint8"]
+TRANSFORMS = {"float32": NONE, "float16": Transform("float16"), "int8": Transform("int8")}
+"""The transforms of links by the type of the numbers that cross."""
+Layout = tuple[bool, tuple[tuple[int, int], ...]]
 """True if an image's messages are protected, and the bytes of each ordinal."""
 
 
@@ -92,25 +99,28 @@ def _is(end: str, asked: str | None) -> bool:
     return asked is None or asked in (end, host, host.strip("[]"))
 
 
-def extract(survey: Survey, flow: Flow, numbers: NumberType = "float32") -> CapturedMessages:
+def extract(
+    survey: Survey, flow: Flow, numbers: NumberType = "float32", shapes: MessageShapes | None = None
+) -> CapturedMessages:
     """Return the messages of a flow, for all images whose ordinals and sizes are those of most images.
 
     Args:
         survey: the survey of the capture.
         flow: the flow.
-        numbers: the type of the numbers in its payloads; ``uint8`` are the pixels of an image, 0 to 255.
+        numbers: the type of the numbers in its payloads; ``uint8`` are the pixels of an image, 0 to 255, and
+            ``int8`` are shares as `cloven.runtime.wire_format` encodes them.
+        shapes: the shapes of the shares in each message, which ``int8`` requires where there are several; by
+            default, a message is one share.
 
     Raises:
-        ClovenError: if the messages of most images are not float32 numbers, or the file has changed.
+        ClovenError: if the messages of most images do not consist of such numbers, or the file has changed.
     """
     (protected, sizes), inputs, left_out, repeated = _rows(flow.headers)
-    broken = [
-        f"{size} bytes in ordinal {ordinal}"
-        for ordinal, size in sizes
-        if size % np.dtype(numbers).itemsize and not protected
-    ]
+    counts = {k: _counts(size, numbers, (shapes or {}).get(k)) for k, size in sizes} if not protected else {}
+    broken = [f"{size} bytes in ordinal {k}" for k, size in sizes if not protected and not counts[k]]
     if broken:
-        raise ClovenError(f"{flow.name}: payloads are not float32 numbers: {', '.join(broken)}")
+        known = f" of the shapes {', '.join(map(str, shapes))}" if shapes else ""
+        raise ClovenError(f"{flow.name}: payloads are not {numbers} numbers{known}: {', '.join(broken)}")
     tag = TAG if protected else 0
     found = {k: np.empty((len(inputs), size + tag), np.uint8) for k, size in sizes}
     missing = set(product(inputs, found))
@@ -124,25 +134,44 @@ def extract(survey: Survey, flow: Flow, numbers: NumberType = "float32") -> Capt
         raise ClovenError(f"{survey.path} changed while it was read; read it again")
     messages: dict[int, NDArray[Any]] = dict(found)
     if not protected:
-        read = unit if numbers == "uint8" else _floats
-        messages = {ordinal: read(block) for ordinal, block in found.items()}
+        messages = {ordinal: _floats(block, numbers, counts[ordinal]) for ordinal, block in found.items()}
     return CapturedMessages(
         np.array(inputs, np.int64), messages, flow.name, protected, flow.payload, flow.sessions, left_out, repeated
     )
 
 
-def _floats(block: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return block.view("<f4")
+def _counts(size: int, numbers: NumberType, shapes: Sequence[Shape] | None) -> list[int]:
+    """Return how many numbers each share of a message of ``size`` bytes has; an empty list if they do not fit."""
+    if numbers == "uint8":
+        return [size]
+    transform = TRANSFORMS[numbers]
+    counts = [(size - transform.bytes(0)) // (transform.bytes(1) - transform.bytes(0))]
+    if shapes is not None:
+        counts = [prod(shape) for shape in shapes]
+    return counts if min(counts) >= 0 and sum(map(transform.bytes, counts)) == size else []
 
 
-def _rows(headers: Sequence[FrameHeader]) -> tuple[Shape, list[int], int, int]:
+def _floats(block: NDArray[np.uint8], numbers: NumberType, counts: Sequence[int]) -> NDArray[np.float32]:
+    """Return the numbers of a message of each image ``(n, numbers)``, in float32."""
+    if numbers == "uint8":
+        return unit(block)
+    transform, at = TRANSFORMS[numbers], 0
+    shares = []
+    for count in counts:
+        size = transform.bytes(count)
+        shares.append(decode(transform, block[:, at : at + size], (count,)))
+        at += size
+    return shares[0] if len(shares) == 1 else np.concatenate(shares, axis=1)
+
+
+def _rows(headers: Sequence[FrameHeader]) -> tuple[Layout, list[int], int, int]:
     """Return the most frequent shape, its images in order, and how many have another one or a repeated message."""
     images: dict[int, dict[int, FrameHeader]] = defaultdict(dict)
     repeated: set[int] = set()
     for frame in headers:
         if images[frame.input].setdefault(frame.ordinal, frame) is not frame:
             repeated.add(frame.input)
-    shapes = {number: _shape(messages) for number, messages in images.items()}
+    shapes = {number: _layout(messages) for number, messages in images.items()}
     counts = Counter(shapes.values())
     # If two shapes are equally frequent, the one with more bytes is the complete one.
     most = max(counts, key=lambda shape: (counts[shape], sum(size for _, size in shape[1])))
@@ -150,7 +179,7 @@ def _rows(headers: Sequence[FrameHeader]) -> tuple[Shape, list[int], int, int]:
     return most, inputs, len(shapes) - len(inputs), len(repeated)
 
 
-def _shape(messages: Mapping[int, FrameHeader]) -> Shape:
+def _layout(messages: Mapping[int, FrameHeader]) -> Layout:
     protected = any(frame.protected for frame in messages.values())
     return protected, tuple(sorted((ordinal, frame.length) for ordinal, frame in messages.items()))
 
