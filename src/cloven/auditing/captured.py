@@ -48,6 +48,7 @@ class Capture:
         protected: whether the link was encrypted.
         session: the session that was recorded.
         payload: the number of bytes that the tap recorded.
+        bytes: the bytes of one image as they crossed the link.
         shaped: whether the shapes of the messages are known; if not, each message is a vector.
         tensors: for each set of images, float32 rows ``(n, *shape)`` for each of ``seen``: the numbers, or, for a
             protected link, the bytes of ciphertext divided by 255. Large ones are read when they are used.
@@ -65,6 +66,7 @@ class Capture:
     protected: bool
     session: str
     payload: int
+    bytes: int
     shaped: bool
     tensors: Mapping[str, tuple[TensorRows, ...]] = field(repr=False)
     auxiliary: Images = field(repr=False)
@@ -87,11 +89,6 @@ class Capture:
     def links(self) -> tuple[Link, ...]:
         """The one link."""
         return (self.link,)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of one image."""
-        return sum(SIZES[s.dtype] * count(s.share) for s in self.seen)
 
     @cached_property
     def prints(self) -> tuple[str, ...]:
@@ -272,6 +269,7 @@ def read(
         protected=protected,
         session=wire.metadata.get("session", ""),
         payload=int(wire.metadata["bytes"]),
+        bytes=int(wire.metadata.get("image_bytes") or sum(SIZES[s.dtype] * count(s.share) for s in seen)),
         shaped=bool(shapes),
         tensors=tensors,
         auxiliary=images["auxiliary"],
@@ -326,6 +324,8 @@ def _wrong_wire(wire: _File) -> Iterator[str]:
         yield f"{wire.path}: link is {said.get('link')!r}; expected 'IP:PORT -> IP:PORT'"
     if not said.get("bytes", "").isdecimal():
         yield f"{wire.path}: bytes is {said.get('bytes')!r}; expected the number of captured bytes"
+    if not said.get("image_bytes", "0").isdecimal():
+        yield f"{wire.path}: image_bytes is {said['image_bytes']!r}; expected the number of bytes of an image"
 
 
 def _joined(captured: Tensor, sent: Tensor) -> Tensor:

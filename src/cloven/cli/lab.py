@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -161,6 +163,7 @@ def lab(
     Each device is a worker in its own network namespace, with the given speed and memory, behind links with the
     given bandwidth, delay and loss; a tap can record one of them. Requires Linux, root and iproute2.
     """
+    from cloven.partition.transform import NONE
     from cloven.runtime.evaluation import evaluated
     from cloven.runtime.lab import laboratory
     from cloven.runtime.lab.lab_folder import CAPTURE
@@ -190,7 +193,10 @@ def lab(
         **vars(emulated),
     )
     if serve:
-        laboratory.serve(experiment, partial(_served, recording=out / CAPTURE if tap else None))
+        crosses = sending.plan.transform.of(*link) if link is not None else NONE
+        numbers = [] if crosses.exact else ["--numbers", crosses.name]
+        recorded = ["--pcap", str(out / CAPTURE), *numbers] if tap else []
+        laboratory.serve(experiment, partial(_served, recorded=recorded))
         return
     outcome = laboratory.run(experiment)
     summary = outcome.summary
@@ -218,10 +224,10 @@ def lab(
         raise typer.Exit(MISSED)
 
 
-def _served(url: str, inside: str, recording: Path | None) -> None:
+def _served(url: str, inside: str, recorded: Sequence[str]) -> None:
     log.info("ready: %s, in the coordinator's network; a command there begins with: %s", url, inside)
-    if recording is not None:
-        log.info("to attack: %s cloven attack --service %s --pcap %s", inside, url, recording)
+    if recorded:
+        log.info("to attack: %s cloven attack --service %s %s", inside, url, shlex.join(recorded))
     log.info("press Ctrl-C to stop")
 
 

@@ -15,7 +15,7 @@ from cloven.partition.transform import NONE, UNCHANGED, Transform, Transforms
 from cloven.tables import Value, counted, html_table, text_table
 
 BYTES = 4
-"""Bytes per element of what workers send: float32."""
+"""Bytes of a float32 number."""
 
 Link = tuple[str, str]
 """An ordered pair of devices: the link from the first to the second."""

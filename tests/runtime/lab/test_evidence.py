@@ -18,6 +18,7 @@ from cloven.errors import ClovenError
 from cloven.partition.plan import Plan, parse
 from cloven.partition.program import Program
 from cloven.partition.protection import Protection
+from cloven.partition.transform import Transform, Transforms
 from cloven.runtime.bundle import engine
 from cloven.runtime.bundle.format import SendShare
 from cloven.runtime.bundle.writer import write
@@ -34,13 +35,17 @@ HORIZONTAL = '[strategy]\nkind = "horizontal"'
 
 
 @cache
-def divided(strategy: str, devices: int, protection: str = "none") -> tuple[Plan, Program]:
+def divided(strategy: str, devices: int, protection: str = "none", transform: str = "none") -> tuple[Plan, Program]:
     """Return a plan of a small CNN with random weights, and its program."""
     names = [f"edge{i}" for i in range(devices)]
     text = (
         f'version = 1\ndevices = {names}\n{strategy}\n[model]\nname = "small"\ninput = {list(SHAPE)}\nclasses = 5'
     )
-    plan = parse(text).model_copy(update={"protection": Protection(default=protection)})  # type: ignore[arg-type]
+    changed = {
+        "protection": Protection(default=protection),  # type: ignore[arg-type]
+        "transform": Transforms(default=Transform(transform)),
+    }
+    plan = parse(text).model_copy(update=changed)
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(384, 5)

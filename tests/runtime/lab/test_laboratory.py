@@ -42,10 +42,11 @@ def experiment(
     devices: int = 2,
     protection: str = "none",
     images: int = 12,
+    transform: str = "none",
     **other: Any,
 ) -> Experiment:
     """Return an experiment with a small CNN; three of the images are the attacker's."""
-    plan, program = divided(strategy, devices, protection)
+    plan, program = divided(strategy, devices, protection, transform)
     return Experiment(plan, program, pixels(images), 3, folder, tap=("edge0", "edge1"), **other)
 
 
@@ -105,8 +106,9 @@ def test_the_clocks_of_one_machine_are_one(plain: tuple[Experiment, LabResult]) 
 
 
 @root
-def test_several_messages_a_link_are_found_each_in_its_place(tmp_path: Path) -> None:
-    made = experiment(tmp_path / "lab", HORIZONTAL, images=6)
+@pytest.mark.parametrize("transform", ["none", "int8"])
+def test_several_messages_a_link_are_found_each_in_its_place(transform: str, tmp_path: Path) -> None:
+    made = experiment(tmp_path / "lab", HORIZONTAL, images=6, transform=transform)
     tap = tapped(laboratory.run(made))
     steps = read(tmp_path / "lab" / "bundle").parts["edge0"].steps
     messages = {step.message for step in steps if isinstance(step, SendShare) and step.target == "edge1"}

@@ -12,9 +12,12 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from cloven.errors import ClovenError
+from cloven.partition.transform import Transform
+from cloven.runtime.message_shapes import MessageShapes
 from cloven.runtime.tap import flows
-from cloven.runtime.tap.extraction import CAPTURED, choose, extract, read, write
+from cloven.runtime.tap.extraction import CAPTURED, NumberType, choose, extract, read, write
 from cloven.runtime.tap.flows import Survey, survey
+from cloven.runtime.wire_format import encode, received
 from tests.runtime.tap.wire import (
     ACK,
     CLIENT,
@@ -90,6 +93,34 @@ def test_pixels_that_are_sent_as_bytes(here: Path) -> None:
     assert np.array_equal(captured.messages[0], pixels.astype(np.float32) / 255)
 
 
+@pytest.mark.parametrize("kind", ["float16", "int8"])
+def test_transformed_shares_are_read_as_the_receiver_reads_them(here: Path, kind: NumberType) -> None:
+    """Message 0 has two shares, which int8 has to know, and message 1 one."""
+    shares = [np.random.default_rng(i).normal(i, 9, (3, n)).astype(np.float32) for i, n in enumerate((24, 5, 7))]
+    sent_as = Transform(kind)
+    rows = [encode(sent_as, share) for share in shares]
+    frames = [
+        frame(number, ordinal, b"".join(rows[k][number].tobytes() for k in together))
+        for number in range(3)
+        for ordinal, together in enumerate(((0, 1), (2,)))
+    ]
+    found = listed(here, sent(PREFACE + link(frames)))
+    known: MessageShapes = {0: [(4, 3, 2), (5,)], 1: [(7,)]}
+
+    write(extract(found, choose(found), kind, known), here / "pairs")
+    captured = read(here / "pairs")
+
+    first, second, third = (received(sent_as, share) for share in shares)
+    assert captured.messages[0].tobytes() == np.concatenate([first, second], 1).tobytes()
+    assert captured.messages[1].tobytes() == third.tobytes()
+    assert captured.image_bytes == sum(sent_as.bytes(n) for n in (24, 5, 7))
+    without = extract(found, choose(found), kind)
+    assert without.messages[1].tobytes() == third.tobytes()
+    assert (without.messages[0].shape == (3, 29)) == (kind == "float16")
+    with pytest.raises(ClovenError, match=f"payloads are not {kind} numbers of the shapes given: "):
+        extract(found, choose(found), kind, {0: [(4, 3, 2), (6,)]})
+
+
 @pytest.mark.parametrize("whole", [True, False], ids=["with its beginning", "from the middle"])
 @pytest.mark.parametrize("order", ["shuffled", "reversed", "shuffled, with every packet twice"])
 def test_the_order_of_the_file_and_its_times_change_nothing(here: Path, order: str, whole: bool) -> None:
@@ -138,6 +169,7 @@ def test_the_file_is_as_agreed(here: Path) -> None:
             "protected": "yes",
             "bytes": str(len(IMAGES) * 4 * sum(SIZES.values())),
             "session": bytes(range(16)).hex(),
+            "image_bytes": str(sum(4 * n + 16 for n in SIZES.values())),
         }
         blocks = {k: file.get_tensor(str(k)) for k in SIZES}
     assert all(blocks[k].shape == (len(IMAGES), 4 * n + 16) for k, n in SIZES.items())

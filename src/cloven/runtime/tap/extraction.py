@@ -58,6 +58,7 @@ class CapturedMessages:
         left_out: the number of images that were skipped because messages are missing or have other sizes than those
             of most images.
         repeated: the number of images with a message that occurs more than once; the first is kept.
+        image_bytes: the bytes of an image's messages as they crossed the link; None if unknown.
     """
 
     inputs: NDArray[np.int64]
@@ -68,6 +69,7 @@ class CapturedMessages:
     sessions: tuple[str, ...]
     left_out: int = 0
     repeated: int = 0
+    image_bytes: int | None = None
 
 
 def choose(survey: Survey, source: str | None = None, target: str | None = None) -> Flow:
@@ -119,7 +121,7 @@ def extract(
     counts = {k: _counts(size, numbers, (shapes or {}).get(k)) for k, size in sizes} if not protected else {}
     broken = [f"{size} bytes in ordinal {k}" for k, size in sizes if not protected and not counts[k]]
     if broken:
-        known = f" of the shapes {', '.join(map(str, shapes))}" if shapes else ""
+        known = " of the shapes given" if shapes else ""
         raise ClovenError(f"{flow.name}: payloads are not {numbers} numbers{known}: {', '.join(broken)}")
     tag = TAG if protected else 0
     found = {k: np.empty((len(inputs), size + tag), np.uint8) for k, size in sizes}
@@ -136,7 +138,15 @@ def extract(
     if not protected:
         messages = {ordinal: _floats(block, numbers, counts[ordinal]) for ordinal, block in found.items()}
     return CapturedMessages(
-        np.array(inputs, np.int64), messages, flow.name, protected, flow.payload, flow.sessions, left_out, repeated
+        inputs=np.array(inputs, np.int64),
+        messages=messages,
+        link=flow.name,
+        protected=protected,
+        bytes=flow.payload,
+        sessions=flow.sessions,
+        left_out=left_out,
+        repeated=repeated,
+        image_bytes=sum(block.shape[1] for block in found.values()),
     )
 
 
@@ -199,6 +209,8 @@ def write(captured: CapturedMessages, folder: Path) -> Path:
         "bytes": str(captured.bytes),
         "session": ",".join(captured.sessions),
     }
+    if captured.image_bytes is not None:
+        about["image_bytes"] = str(captured.image_bytes)
     with replacing(path) as part:
         save_file(tensors, part, about)
     return path
@@ -222,6 +234,7 @@ def read(folder: Path) -> CapturedMessages:
         about["protected"] == "yes",
         int(about["bytes"]),
         tuple(filter(None, about["session"].split(","))),
+        image_bytes=int(about["image_bytes"]) if "image_bytes" in about else None,
     )
 
 
@@ -230,8 +243,8 @@ def _problems(about: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]) -> 
     if about.get("format") != FORMAT:
         return [f"the format is {about.get('format')!r}; expected {FORMAT!r}, as written by `cloven tap --read`"]
     said = [f"{name!r} is missing" for name in ("link", "protected", "bytes", "session") if name not in about]
-    if not about.get("bytes", "0").isdecimal():
-        said.append(f"bytes is {about['bytes']!r}; expected a number")
+    counted = [name for name in ("bytes", "image_bytes") if not about.get(name, "0").isdecimal()]
+    said += [f"{name} is {about[name]!r}; expected a number" for name in counted]
     inputs = tensors.get(INPUT, np.zeros(0))
     if inputs.dtype != np.int64 or inputs.ndim != 1 or (np.diff(inputs) <= 0).any():
         said.append("'input' must be an ascending list of int64 numbers")
