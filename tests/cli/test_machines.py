@@ -323,6 +323,10 @@ def capture_of_nobody(path: Path) -> Path:
             ("--interface", "nix0", "--out", "nowhere/link.pcapng"),
             ("there is no interface 'nix0'; expected one of ", "cannot write nowhere/link.pcapng"),
         ),
+        (
+            ("--read", "notes.txt", "--numbers", "int8", "--shape", "0=4x4", "--shape", "first"),
+            ("--numbers requires --out", "--shape requires --out", "is '0=4x4'; expected", "'first'; expected"),
+        ),
         (("--read", "nowhere.pcapng"), ("cannot read nowhere.pcapng: No such file",)),
         (("--read", "notes.txt", "--out", "pairs"), ("notes.txt is neither a pcap nor a pcapng file",)),
     ],

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 from tests.cli.conftest import Run
+from tests.runtime.lab.programs import root
 
 LENET = ("plan", "lenet5", "--strategy", "vertical", "--cuts", "conv2,pool2", "--out", "plan.toml")
 
@@ -85,3 +91,30 @@ def test_workers_are_not_given_a_plan_with_transforms_that_they_cannot_send(clov
     for done in (bundled, trained):
         assert len(done.err.splitlines()) == 1
     assert {p.name for p in here.iterdir()} == {"plan.toml", "cluster.toml"}
+
+
+@root
+def test_a_laboratory_sends_a_quarter_of_the_bytes_and_its_tap_reads_them(cloven: Run, here: Path) -> None:
+    cloven(
+        "plan", "lenet5", "--strategy", "horizontal", "--devices", "2", "--transform", "int8", "--out", "plan.toml"
+    )
+
+    done = cloven("lab", "plan.toml", "--data", "digits", "--limit", "20", "--tap", "edge0-edge1", "--json")
+    found = json.loads(done.out)
+    there = found["tap"]["links"][0]
+    ends = ("--source", "10.77.0.2", "--target", "10.77.0.3", "--numbers", "int8", "--out", "pairs")
+    read = cloven("tap", "--read", "lab/link.pcapng", *ends)
+
+    assert (done.code, read.code) == (0, 0), (done.err, read.err)
+    assert (found["check"]["equal"], found["check"]["inexact"]) == (False, ["its links carry int8"])
+    assert found["accuracy"] > 0.9
+    assert "NOT equal to the whole model" in done.err
+    # Five shares of 784, 588, 200, 60 and 42 numbers, with 8 bytes more each.
+    assert there["payload"] == there["table"] == 20 * (1674 + 5 * 8)
+    assert (found["tap"]["differing"], found["tap"]["unexpected"]) == (0, [])
+    assert_same(load_file("pairs/captured.safetensors"), load_file("lab/pairs/captured.safetensors"))
+
+
+def assert_same(one: Mapping[str, NDArray[Any]], other: Mapping[str, NDArray[Any]]) -> None:
+    assert one.keys() == other.keys()
+    assert all(array.tobytes() == other[name].tobytes() for name, array in one.items())

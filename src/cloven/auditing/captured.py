@@ -201,7 +201,7 @@ def check_answers(classes: Tensor, logits: Tensor) -> None:
         raise ClovenError(
             f"for {differ} of {len(classes)} victim images, the class of the model differs from the answer that "
             f"was recorded (rounding explains {allowed}): it is not the model that ran, or its plan had tiles "
-            "without halo; give the MODEL, --data, --seed and --weights of the run"
+            "without halo or transforms of links; give the MODEL, --data, --seed and --weights of the run"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from cloven.cost.cluster import Cluster
+from cloven.cost.tasks import Workload
 from cloven.errors import ClovenError
 from cloven.partition import plan as plans
 from cloven.partition.transform import Transform, Transforms
@@ -60,6 +62,12 @@ def test_workers_send_fewer_bytes_and_answer_as_one_process(strategy: str, tmp_p
 
     carried = {(name, to): n for name, one in reports.items() for to, n in one.report.bytes.items() if n}
     assert {link: len(given) * program.sent(link) for link in program.links}.items() <= carried.items()
+    estimated = Counter[tuple[str, str]]()
+    for message in Workload.of(program).messages:
+        estimated[message.link] += message.bytes
+    assert {link: carried[link] for link in program.links} == {
+        link: len(given) * estimated[link] for link in program.links
+    }
     for link in program.links:
         shares = [t for t in program.transfers if t.link == link]
         numbers = sum(int(np.prod(t.shape)) for t in shares)
