@@ -32,6 +32,7 @@ DIGITS = ("--data", "digits")
         (("--figure", "5c", "--claims"), ("give either --figure",)),
         (("--claims",), ("there is no figure at scale desk",)),
         (("--claims", "--out", "nowhere"), ("there is no figure at scale desk",)),
+        (("--claims", "--scale", "small"), ("--scale is 'small'; choose from full, bench, desk",)),
         (("--figure", "7", *DIGITS), ("--figure is '7'; choose from 5a, 5b, 5c, 6, 3",)),
         (("--figure", "5c", *DIGITS, "--scale", "tiny"), ("--scale is 'tiny'; choose from full, bench, desk",)),
         (

@@ -342,7 +342,10 @@ def _judge_claims(folder: Path | None, scale: str, *, as_json: bool) -> None:
     from cloven.papers.s1.claims import all_judged
     from cloven.papers.s1.figure_document import JudgedClaims
     from cloven.papers.s1.reproduce import made_at
+    from cloven.papers.s1.scales import SCALES
 
+    if scale not in SCALES:
+        raise ClovenError(f"--scale is {scale!r}; choose from {', '.join(SCALES)}")
     folders = [folder] if folder else sorted(Path("runs").glob("s1-*"))
     read = made_at(folders, scale)
     bars: list[StrategyBar] = []
