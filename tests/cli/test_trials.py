@@ -63,8 +63,8 @@ def test_every_option_is_explained_and_means_the_same_everywhere() -> None:
 
 
 SHARED = set(
-    "--weights --classes --mean --std --input-size --window --deadline --limit --seed --json --device --jobs "
-    "--disk --backend --accelerator --handover --threads --keys --listen --numbers".split()
+    "--weights --classes --mean --std --input-size --window --deadline --fallback --limit --seed --json --device "
+    "--jobs --disk --backend --accelerator --handover --threads --keys --listen --numbers".split()
 )
 """Options of several commands."""
 

@@ -90,7 +90,7 @@ class Model:
         up = DeviceHealth(device="edge0", state="up", reason="", links={})
         down = DeviceHealth(device="edge1", state="down", reason="<gone>", links={"edge0": "lost"})
         devices = (up,) if self.ready else (up, down)
-        return ClusterHealth(ready=self.ready, devices=devices, in_flight=0, plan="0f", upgrade="")
+        return ClusterHealth(ready=self.ready, devices=devices, in_flight=0, plan="0f", upgrade="", plans=())
 
 
 def vector(numbers: list[float]) -> NDArray[np.float32]:

@@ -170,6 +170,9 @@ def print_result(result: AssignmentResult) -> None:
 
     if steals:
         _print_workers(result.summary.workers)
+    if len(plans := result.summary.plans) > 1:
+        rows = [[plan.title, ", ".join(plan.devices), plan.images] for plan in plans]
+        table("plans: the images that each answered", ["plan", "devices", "images"], rows)
 
 
 def _print_workers(workers: Sequence[WorkerTasks]) -> None:

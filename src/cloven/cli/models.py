@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,6 +148,19 @@ def plan_of(options: PlanOptions) -> Plan:
     _check_name(plan, options)
     spec = resolved(options.model)[0] if plan.model is None else options.model.spec(plan.model)
     return plan.model_copy(update={"model": spec})
+
+
+def fallbacks_of(options: PlanOptions, files: Sequence[Path] | None) -> tuple[Plan, ...]:
+    """Return the plans of ``--fallback``, with the options of the plan's model applied.
+
+    Raises:
+        ClovenError: with the problems of all of them.
+    """
+    problems: list[str] = []
+    found = [tried(partial(plan_of, replace(options, file=file)), problems) for file in files or ()]
+    if problems:
+        raise ClovenError(problems)
+    return tuple(plan for plan in found if plan is not None)
 
 
 def planned(options: PlanOptions) -> tuple[Plan, Graph]:

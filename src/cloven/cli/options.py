@@ -152,6 +152,15 @@ Standby = Annotated[
         rich_help_panel=WORKERS,
     ),
 ]
+Fallback = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Another plan, to use when a lost or hanging device has no standby; repeat for several, in order. Its "
+        "workers must have loaded its bundle too.",
+        metavar="PLAN",
+        rich_help_panel=WORKERS,
+    ),
+]
 Listen = Annotated[str, typer.Option(help="Address to listen on; port 0 takes any free port.", metavar="HOST:PORT")]
 Keys = Annotated[
     Path | None,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from cloven.cli.assignment import AssignmentResult, ImageOptions, assignment, log_check, log_failures, print_result
 from cloven.cli.exits import MISSED
-from cloven.cli.models import ModelOptions, PlanOptions, plan_of, planned, ready_for
+from cloven.cli.models import ModelOptions, PlanOptions, fallbacks_of, plan_of, planned, ready_for
 from cloven.cli.options import (
     DATA,
     DAY,
@@ -20,6 +21,7 @@ from cloven.cli.options import (
     Batch,
     Classes,
     Deadline,
+    Fallback,
     InputSize,
     Limit,
     Mean,
@@ -58,6 +60,7 @@ REQUIRED = {
     "queries": ["cluster", "sent", "auxiliary"],
     "steal": ["cluster"],
     "standby": ["cluster"],
+    "fallback": ["cluster"],
     "record": ["cluster", "steal"],
 }
 """The other options that an option requires."""
@@ -67,11 +70,13 @@ REQUIRED = {
 class ClusterOptions:
     """The options of a run on workers.
 
-    They are the cluster file, the sending options, the folder for sent images, and the file for the tasks.
+    They are the cluster file, the sending options, the files of fallbacks, the folder for sent images, and the file
+    for the tasks.
     """
 
     file: Path
     send: SendOptions
+    fallbacks: Sequence[Path]
     sent: Path | None
     record: Path | None
 
@@ -123,6 +128,7 @@ def run(
         ),
     ] = None,
     standby: Standby = None,
+    fallback: Fallback = None,
     steal: Annotated[
         bool,
         typer.Option(
@@ -166,7 +172,7 @@ def run(
 
     chosen = None if standby is None else names_in(standby)
     sending = SendOptions(window, deadline, patience if retry else 0.0, steal, chosen, batch=batch)
-    options = ClusterOptions(cluster, sending, sent, record)
+    options = ClusterOptions(cluster, sending, fallback or (), sent, record)
     _run_on_workers(plan, images, options, verify=verify, as_json=as_json)
 
 
@@ -218,8 +224,9 @@ def _run_on_workers(
     # Images that were sent again are counted twice, and the counts of lost workers are missing. The inputs of tasks
     # all cross the coordinator's links, which the table of transfers does not have.
     numbers = [answer.number for answer in outcome.predictions]
+    plans = outcome.plans()
     silent = [name for name in coordinator.pool.workers if name not in outcome.reports]
-    complete = numbers == list(range(len(pixels))) and not silent and outcome.tasks is None
+    complete = numbers == list(range(len(pixels))) and not silent and outcome.tasks is None and len(plans) < 2
     counted = outcome.sent() if complete else None
     for name in silent:
         log.warning("%s did not report its times and bytes", name)
@@ -254,7 +261,9 @@ def _coordinator(source: PlanOptions, options: ClusterOptions) -> Coordinator:
 
     problems: list[str] = []
     plan = tried(lambda: plan_of(source), problems)
-    found = None if plan is None else tried(lambda: coordinator(plan, options.file, options.send), problems)
+    fallbacks = tried(lambda: fallbacks_of(source, options.fallbacks), problems) or ()
+    sending = replace(options.send, fallbacks=fallbacks)
+    found = None if plan is None else tried(lambda: coordinator(plan, options.file, sending), problems)
     if options.sent is not None and options.sent.exists() and not options.sent.is_dir():
         problems.append(f"--sent is {options.sent}, which is not a folder; expected a new or an existing folder")
     if problems or found is None:

@@ -10,13 +10,14 @@ from typing import Annotated
 
 import typer
 
-from cloven.cli.models import ModelOptions, PlanOptions, plan_of
+from cloven.cli.models import ModelOptions, PlanOptions, fallbacks_of, plan_of
 from cloven.cli.options import (
     DAY,
     WORKERS,
     Batch,
     Classes,
     Deadline,
+    Fallback,
     InputSize,
     Insecure,
     Keys,
@@ -51,6 +52,7 @@ def serve(
     batch: Batch = 1,
     deadline: Deadline = 30.0,
     standby: Standby = None,
+    fallback: Fallback = None,
     follow_upgrades: Annotated[
         bool,
         typer.Option(
@@ -132,13 +134,17 @@ def serve(
     from cloven.zoo.folders import decode_picture, picture_size
 
     chosen = None if standby is None else names_in(standby)
-    plan = plan_of(PlanOptions(plan_file, ModelOptions(model, input_size, classes, weights, mean, std)))
+    source = PlanOptions(plan_file, ModelOptions(model, input_size, classes, weights, mean, std))
+    plan = plan_of(source)
     tls = None if insecure else keys
     problems: list[str] = []
+    fallbacks = tried(lambda: fallbacks_of(source, fallback), problems) or ()
     identity = tried(lambda: read(tls), problems) if tls is not None else None
     here = tried(lambda: check_address(listen, tls, insecure), problems)
     names = tried(lambda: _class_names(class_names, plan.named_model.classes), problems) if class_names else None
-    options = SendOptions(window, deadline, standby=chosen, follow=follow_upgrades, batch=batch)
+    options = SendOptions(
+        window, deadline, standby=chosen, fallbacks=fallbacks, follow=follow_upgrades, batch=batch
+    )
     workers = tried(lambda: coordinator(plan, cluster, options), problems)
     if problems or here is None or workers is None:
         raise ClovenError(problems)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,11 +23,12 @@ log = logging.getLogger("cloven")
 
 
 def worker(
-    folder: Annotated[
-        Path,
+    folders: Annotated[
+        list[Path],
         typer.Argument(
-            help="A device's folder in a bundle; or a whole bundle, for a worker that can take any device's place.",
-            metavar="BUNDLE/DEVICE",
+            help="A device's folder in a bundle; or a whole bundle, for a worker that can take any device's place. "
+            "Further ones are of plans for `cloven run --fallback`.",
+            metavar="BUNDLE/DEVICE...",
         ),
     ],
     name: Annotated[
@@ -57,7 +60,7 @@ def worker(
     """Run a device's part of a bundle, or any part of it.
 
     The worker serves one coordinator at a time until SIGTERM. It logs JSON lines to standard error. With --upgrades
-    it starts with the bundle of the last upgrade, if there was one.
+    it starts with the bundle of the last upgrade, if there was one, instead of the first bundle here.
     """
     from cloven.runtime.cluster import logs
     from cloven.runtime.cluster.upgrade_folder import UpgradeFolder
@@ -76,12 +79,19 @@ def worker(
 
     def loaded() -> tuple[LoadedBundle, WorkerUpgrades | None]:
         if upgrades is None:
-            return load(folder, identity, speed), None
-        return load_upgraded(folder, UpgradeFolder(upgrades), identity, speed, tls=tls is not None)
+            return load(folders[0], identity, speed), None
+        return load_upgraded(folders, UpgradeFolder(upgrades), identity, speed, tls=tls is not None)
 
-    bundles = tried(loaded, problems) if identity is not None or keys is None else None
-    own = tried(lambda: _name(name, bundles[0], identity), problems) if bundles is not None else None
-    if problems or here is None or bundles is None or own is None:
+    accepted, bundles, own = None, [], None
+    if identity is not None or keys is None:
+        first = tried(loaded, problems)
+        others = [tried(partial(load, folder, identity, speed), problems) for folder in folders[1:]]
+        if first is not None and None not in others:
+            current, accepted = first
+            again = (current.plan,) if accepted is not None else ()  # it may have been upgraded to one of them
+            bundles = [current, *(bundle for bundle in others if bundle and bundle.plan not in again)]
+            own = tried(lambda: _name(name, bundles, identity), problems)
+    if problems or here is None or own is None:
         raise ClovenError(problems)
     if speed < 1:
         log.warning(
@@ -90,21 +100,34 @@ def worker(
         )
     if identity is not None and (warning := identity.warning()):
         log.warning(warning)
-    bundle, accepted = bundles
-    asyncio.run(serve(own, bundle, identity, Addresses(here, there or None), accepted, tls=tls is not None))
+    asyncio.run(serve(own, bundles, identity, Addresses(here, there or None), accepted, tls=tls is not None))
 
 
-def _name(given: str | None, bundle: LoadedBundle, identity: Identity | None) -> str:
-    """Return the worker's name: that of its keys, of its device's folder, or the given one."""
+def _name(given: str | None, bundles: Sequence[LoadedBundle], identity: Identity | None) -> str:
+    """Return the worker's name: that of its keys, of its devices' folders, or the given one.
+
+    Raises:
+        ClovenError: if it has none, or several; or if a bundle is given twice, or there are too many.
+    """
+    from cloven.runtime.cluster.protocol import MOST_BUNDLES
     from cloven.runtime.link.identity import name_problem
 
-    known = identity.name if identity is not None else next(iter(bundle.parts)) if len(bundle.parts) == 1 else None
+    hashes = {bundle.plan for bundle in bundles}
+    if len(hashes) < len(bundles) or len(bundles) > MOST_BUNDLES:
+        raise ClovenError(
+            f"got {len(bundles)} bundles, {len(hashes)} of them different; expected at most {MOST_BUNDLES}, each "
+            "once"
+        )
+    folders = dict.fromkeys(next(iter(bundle.parts)) for bundle in bundles if len(bundle.parts) == 1)
+    if identity is None and len(folders) > 1:
+        raise ClovenError(f"the folders are of {', '.join(folders)}; expected those of one device in each bundle")
+    known = identity.name if identity is not None else next(iter(folders), None)
     if known is not None and given not in (None, known):
         raise ClovenError(f"--name is {given}; expected {known}, the name of the worker's keys or folder")
     if (found := known or given) is None:
         raise ClovenError(
             "a worker of a whole bundle can be any device and needs a name: give --name or --keys, or a device's "
-            f"folder, such as BUNDLE/{next(iter(bundle.parts))}"
+            f"folder, such as BUNDLE/{next(iter(bundles[0].parts))}"
         )
     if problem := name_problem(found):
         raise ClovenError(f"--name: {problem}")

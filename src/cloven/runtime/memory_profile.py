@@ -235,7 +235,7 @@ def serve(folder: str) -> None:
     logs.to_stderr()
     bundle = worker.load(Path(folder), None)
     (device,) = bundle.parts
-    asyncio.run(worker.serve(device, bundle, None, worker.Addresses(("127.0.0.1", 0)), tls=False))
+    asyncio.run(worker.serve(device, [bundle], None, worker.Addresses(("127.0.0.1", 0)), tls=False))
 
 
 def _compute_something() -> None:

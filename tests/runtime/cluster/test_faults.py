@@ -321,7 +321,7 @@ def slow(job, inputs):
 
 to_stderr()
 slowed = replace(bundle, parts={name: replace(part, engine=slow)})
-asyncio.run(serve(name, slowed, None, Addresses(("127.0.0.1", int(sys.argv[2]))), tls=False))
+asyncio.run(serve(name, [slowed], None, Addresses(("127.0.0.1", int(sys.argv[2]))), tls=False))
 """
 """A worker that computes for 30 s on its eighth image, in its event loop, as all images before were quick."""
 

@@ -171,7 +171,7 @@ def test_a_device_that_has_come_back_takes_its_place_again(workers: Machines, tm
         async with made(workers, tmp_path) as run:
             first = await outcomes(run, many(80), {40: workers["edge1"].kill})
             workers["edge1"].again()
-            while run.standbys.ready != ["edge1"]:
+            while run.current.ready != ["edge1"]:
                 await asyncio.sleep(0.1)
             second = await outcomes(run, many(80), {40: workers["edge3"].kill})
             assert sorted(run.pool.workers) == ["edge0", "edge1", "edge2"]
@@ -186,7 +186,7 @@ def test_without_a_standby_left_the_lost_device_is_named_at_once(workers: Machin
     async def everything() -> tuple[Outcomes, list[tuple[str, str]]]:
         async with made(workers, tmp_path) as run:
             workers["edge3"].kill()
-            while run.standbys.ready:
+            while run.current.ready:
                 await asyncio.sleep(0.1)
             found = await outcomes(run, many(60), {20: workers["edge1"].kill})
             return found, [(device.device, device.state) for device in run.health().devices]
@@ -209,7 +209,7 @@ def test_a_standby_that_loaded_one_part_is_not_used(tmp_path: Path) -> None:
 
             async def reason() -> str:
                 async with run:
-                    return run.standbys.reasons["edge3"]
+                    return run.current.reasons["edge3"]
 
             assert within(30, reason()).startswith("it has loaded the part of edge1 only; start it on the whole")
         finally:
@@ -238,7 +238,7 @@ def test_ten_rounds_of_devices_that_are_killed_and_restarted_at_random(workers: 
             async def all_ready() -> None:
                 for worker in workers.values():
                     await asyncio.to_thread(worker.ready)
-                while len(run.standbys.ready) + len(run.pool.workers) < len(NAMES) or not run.health().ready:
+                while len(run.current.ready) + len(run.pool.workers) < len(NAMES) or not run.health().ready:
                     await asyncio.sleep(0.05)
 
             events: dict[int, Event] = {}

@@ -313,6 +313,33 @@ def test_a_plan_without_the_standby_that_has_taken_a_place(workers: Machines, tm
     assert answered[-1] == 2
 
 
+def test_a_fallback_is_still_loaded_after_an_upgrade(tmp_path: Path) -> None:
+    """The plan that comes back is that of the upgrade, also on the worker that was restarted."""
+    other = bundled("lenet5", "pair")  # the first model on edge0 and edge1
+
+    def options(name: str) -> list[object]:
+        further = [other / name] if (other / name).is_dir() else []
+        return [*further, "--upgrades", tmp_path / "upgrades" / name]
+
+    async def work(workers: Machines) -> Outcomes:
+        file = cluster(tmp_path, workers)
+        settings = SendOptions(deadline=10, follow=True, fallbacks=(plan_of(other),))
+        async with coordinator(plan_of(FIRST), file, settings) as run:
+            found = await outcomes(run, many(40), {20: lambda: moved(run, file, second(), [])})
+            found += await outcomes(run, many(80), {40: workers["edge2"].kill})
+            assert run.current is run.plans[1]
+            workers["edge2"].again()
+            await until(lambda: run.current is run.plans[0])
+            return found + await outcomes(run, many(40))
+
+    with machines(FIRST, tmp_path / "logs", options) as workers:
+        answered = versions(within(60, work(workers)))
+    assert answered[:20] == [1] * 20
+    assert answered[40:80] == [2] * 40
+    assert answered[100:120] == [1] * 20
+    assert answered[120:] == [2] * 40
+
+
 def test_a_bundle_for_other_devices(file: Path) -> None:
     """A worker without a part in the plan stays as it is; one plan has edge0 and edge1, the other edge2 too."""
     summary = within(60, upgrade(file, bundled("lenet5", "pair")))

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,11 +26,11 @@ from cloven.runtime.cluster.errors import FrameFailed, ImageRefused
 from cloven.runtime.cluster.health import ClusterHealth, DeviceHealth
 from cloven.runtime.cluster.image_task import NUMBERS
 from cloven.runtime.cluster.in_flight import InFlight
-from cloven.runtime.cluster.plan_follower import PlanFollower
+from cloven.runtime.cluster.plan_follower import PlanFollower, misfits
 from cloven.runtime.cluster.protocol import KEPT, ImageTimes, WorkerReport
 from cloven.runtime.cluster.send_options import SendOptions
-from cloven.runtime.cluster.standbys import AT_ONCE, Standbys
 from cloven.runtime.cluster.task_pool import TaskPool
+from cloven.runtime.cluster.usable_plan import AT_ONCE, UNKNOWN, UsablePlan
 from cloven.runtime.cluster.worker_client import SILENT
 from cloven.runtime.cluster.worker_pool import HUNG, WorkerPool
 from cloven.runtime.unit_images import pixels_of, unit
@@ -49,10 +49,16 @@ REPORTING = 15.0
 """The timeout of the workers' reports in seconds; an overloaded machine may need long."""
 
 HANGING = 1.5
-"""Seconds without a message after which a standby takes the place of a worker."""
+"""Seconds without a message after which a standby takes the place of a worker, or another plan is used."""
 
 REPLACING = 5.0
-"""Seconds within which a standby must have joined."""
+"""Seconds within which other workers must have joined."""
+
+ASKING = 1.0
+"""Seconds between two requests to the workers that are not in use."""
+
+RETURNING = 2.0
+"""Seconds for which the workers of an earlier plan must have been up before it is used again."""
 
 LATE = 0.5
 """Seconds after which the coordinator asks the workers for the state of an image."""
@@ -63,13 +69,14 @@ class Prediction:
     """The output ``(classes,)`` for an image, and the seconds from sending to answer.
 
     ``number`` is that of the attempt, as frames carry it; ``answered`` is the time of the answer by the clock of
-    `time.perf_counter`.
+    `time.perf_counter`; ``plan`` is the plan that answered.
     """
 
     number: int
     output: NDArray[np.float32]
     seconds: float
     answered: float
+    plan: Plan = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,8 @@ class Coordinator:
         shape: the shape of one image, (C, H, W).
         pool: the workers to which images are sent.
         numbers: the numbers of attempts, over all pools.
-        standbys: the workers that can take the place of a lost one.
+        plans: the plans that can be used, in order of preference, and who can take the places of each.
+        current: the one that new images use.
         retiring: the pools whose last images are in flight, by their runs.
         joining: the runs that workers join now.
         follower: moves to another plan when the workers are upgraded.
@@ -108,7 +116,8 @@ class Coordinator:
         self.retiring: dict[str, asyncio.Task[None]] = {}
         self.joining: set[str] = set()
         self.pool = self.pool_of(plan)
-        self.standbys = Standbys(plan, self._standbys_of(plan), cluster, self.pool.tls)
+        self.plans = [self._usable(one) for one in (plan, *options.fallbacks)]
+        self.current = self.plans[0]
         self.guards: list[asyncio.Task[None]] = []
         self.times: deque[ImageTimes] = deque(maxlen=KEPT)
         self.window = asyncio.Semaphore(options.window)
@@ -126,10 +135,10 @@ class Coordinator:
         except BaseException:
             await self.pool.close()
             raise
-        await self.standbys.ask(self.standbys.names, self._runs())
-        watching = self.standbys.watch(lambda: self.pool.workers, self._runs)
-        self.guards = [asyncio.create_task(watching), asyncio.create_task(self._replace_lost())]
-        self.guards.append(asyncio.create_task(self.follower.follow()))
+        self.current.bundle = self.pool.bundle
+        await self._ask()
+        guards = (self._keep_asking(), self._replace_lost(), self.follower.follow())
+        self.guards = [asyncio.create_task(guard) for guard in guards]
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
@@ -150,6 +159,8 @@ class Coordinator:
     async def change(self, pool: WorkerPool) -> None:
         """Send further images to other workers, once they have joined; images in flight end where they began.
 
+        A plan that is none of `plans` is that of an upgrade, and replaces the first one.
+
         Raises:
             ClovenError: if the workers cannot join; images are then still sent to the earlier ones.
         """
@@ -159,53 +170,103 @@ class Coordinator:
             await pool.join(replace(self.options, retry=0.0), beside)
             if self.pool is not before:
                 raise ClovenError("the workers of the run changed meanwhile")
+            if pool.numbers != before.numbers:
+                raise ClovenError(f"the outputs have {pool.numbers} numbers; expected {before.numbers}")
         except BaseException:
             self.retiring[pool.run] = asyncio.create_task(self._retire(pool))
             raise
         finally:
             self.joining.remove(pool.run)
-        self.pool, self.plan = pool, pool.plan
-        self.standbys.use(pool.plan, self._standbys_of(pool.plan))
+        self.pool, self.plan, used = pool, pool.plan, self.current
+        self.current = next((one for one in self.plans if one.plan is pool.plan), None) or self._upgraded()
+        self.current.bundle = pool.bundle
+        if self.current is not used:
+            used.release(before.workers, before.lost(HANGING))
         self.retiring[before.run] = asyncio.create_task(self._retire(before))
 
-    def _standbys_of(self, plan: Plan) -> tuple[str, ...]:
-        """Return the standbys of a plan that the options allow and the cluster has."""
-        if self.options.steal:
-            return ()
-        chosen = self.options.standbys_of(plan)
-        return tuple(name for name in plan.standby if name in chosen and name in self.cluster.devices)
+    def _usable(self, plan: Plan) -> UsablePlan:
+        """Return a plan with its standbys that the options allow and the cluster has."""
+        chosen = () if self.options.steal else self.options.standbys_of(plan)
+        standbys = [name for name in plan.standby if name in chosen and name in self.cluster.devices]
+        return UsablePlan(plan, standbys, self.cluster, self.pool.tls)
+
+    def _upgraded(self) -> UsablePlan:
+        """Replace the first plan by the current plan; fallbacks must still fit."""
+        first, *fallbacks = self.plans = [self._usable(self.plan), *self.plans[1:]]
+        for fallback in fallbacks:
+            fallback.problem = "; ".join(misfits(fallback.plan, self.plan.protection, self.cluster))
+            if fallback.problem:
+                log.warning("%s is not used any more: %s", fallback, fallback.problem)
+        return first
 
     def _runs(self) -> list[str]:
         return [self.pool.run, *self.retiring, *self.joining]
 
+    async def _ask(self) -> None:
+        """Ask the workers that are not in use whether they can take a place."""
+        if len(self.plans) == 1 and not self.current.standbys:
+            return
+        used = self.pool.workers
+        asked = [(one, one.unsure(used, in_use=one is self.current)) for one in self.plans]
+        await asyncio.gather(*(one.ask(names, self._runs) for one, names in asked))
+
+    async def _keep_asking(self) -> None:
+        while True:
+            await asyncio.sleep(ASKING)
+            await self._ask()
+
+    def _better(self, lost: Collection[str]) -> tuple[UsablePlan, dict[str, str]] | None:
+        """Return the first plan whose places can be taken, and by whom; None if there is none, or it is used."""
+        for one in self.plans:
+            if one is self.current and not lost:
+                return None
+            places = one.places(self.pool.devices if one is self.current else {}, lost)
+            if places is not None:
+                return one, places
+        return None
+
     async def _replace_lost(self) -> None:
-        """Let standbys take the places of workers that are lost or hang, and send their images again."""
+        """Replace workers that are lost or hang, or use another plan, and send their images again.
+
+        An earlier plan is used again when its workers have been up for a while.
+        """
+        since: float | None = None
         while True:
             await self.pool.wait()
-            while (lost := self.pool.lost(HANGING)) and (
-                places := self.standbys.places(self.pool.devices, lost)
-            ) is not None:
-                await self._replace(lost, places)
+            while (lost := self.pool.lost(HANGING)) and (found := self._better(lost)) is not None:
+                await self._move(*found, lost)
+            if lost or (found := self._better(())) is None:
+                since = None
+            elif since is None:
+                since = time.monotonic()
+            elif time.monotonic() - since >= RETURNING:
+                await self._move(*found, ())
+                since = None
 
-    async def _replace(self, lost: Sequence[str], places: Mapping[str, str]) -> None:
-        """Send images to the workers that take the places of the devices, if they can."""
-        pool = self.pool
+    async def _move(self, to: UsablePlan, places: Mapping[str, str], lost: Sequence[str]) -> None:
+        """Send images to the workers that take the places of a plan's devices, if they can."""
+        pool, before = self.pool, self.current
         takers = {device: worker for device, worker in places.items() if worker not in pool.workers}
-        await self.standbys.ask(takers.values(), self._runs(), AT_ONCE)
-        if not set(takers.values()) <= set(self.standbys.ready):
+        await to.ask(takers.values(), self._runs, AT_ONCE)
+        if not set(takers.values()) <= set(to.ready):
             return
+        why = f"{', '.join(lost)} lost" if lost else "its workers are up again"
         try:
-            await self._change_while_up(self.pool_of(self.plan, places))
+            await self._change_while_up(self.pool_of(to.plan, places))
         except (ClovenError, TimeoutError) as error:
             if set(places.values()) & set(pool.lost(HANGING)):
-                return  # another worker was lost meanwhile: the takers are not the cause
+                return  # one of them was lost meanwhile: the others are not the cause
             reason = str(error) or f"it has not joined within {REPLACING:g} s"
-            log.warning("cannot replace %s: %s", ", ".join(lost), reason)
-            self.standbys.reasons |= dict.fromkeys(takers.values(), reason)
+            log.warning("cannot change to %s (%s): %s", to, why, reason)
+            to.reasons |= dict.fromkeys(takers.values() or places.values(), reason)
             return
-        for device, worker in takers.items():
-            log.warning("%s takes the place of %s", worker, device)
-        pool.give_up(lost)
+        if to is before:
+            for device, worker in takers.items():
+                log.warning("%s takes the place of %s", worker, device)
+        else:
+            log.warning("changed from %s to %s: %s", before, to, why)
+        if lost:
+            pool.give_up(lost)
 
     async def _change_while_up(self, pool: WorkerPool) -> None:
         """Send further images to other workers, unless one of them is lost or hangs before all have joined.
@@ -257,9 +318,10 @@ class Coordinator:
 
     @property
     def patience(self) -> float:
-        """The seconds during which an image is sent again after a loss: the deadline, if standbys can help."""
-        places = self.standbys.places(self.pool.devices, self.pool.lost(HANGING)) if self.standbys.ready else None
-        return max(self.options.retry, self.options.deadline if places is not None else 0.0)
+        """The seconds during which an image is sent again after a loss: the deadline, if others can take over."""
+        lost = self.pool.lost(HANGING)
+        able = self._better(lost) is not None if lost else any(one.ready for one in self.plans)
+        return max(self.options.retry, self.options.deadline if able else 0.0)
 
     def _encoded(self, image: Image) -> NDArray[Any]:
         """Return an image in the type in which the plan sends it.
@@ -334,7 +396,7 @@ class Coordinator:
                 pool.forget(number)
         answered, came = time.perf_counter(), time.time()
         self.times.extend(pool.times(number, sent, came))
-        return Prediction(number, output, answered - start, answered)
+        return Prediction(number, output, answered - start, answered, pool.plan)
 
     # --- health and reports -----------------------------------------------------------------------------------
 
@@ -345,16 +407,23 @@ class Coordinator:
             why = worker.trouble()
             state: Literal["up", "down"] = "down" if why else "up"
             devices.append(DeviceHealth(device=name, state=state, reason=why or "", links=dict(worker.down)))
-        for name, reason in self.standbys.reasons.items():
+        beside: dict[str, str] = {}
+        for one in self.plans:
+            for name, reason in one.reasons.items():
+                if name not in self.pool.workers and beside.get(name, UNKNOWN):
+                    beside[name] = reason
+        for name, reason in beside.items():
             devices.append(
                 DeviceHealth(device=name, state="down" if reason else "standby", reason=reason, links={})
             )
+        lost = self.pool.lost(HANGING)
         return ClusterHealth(
             ready=not self.pool.blocking(),
             devices=tuple(devices),
             in_flight=len(self.pool.in_flight),
             plan=self.pool.bundle,
             upgrade=self.follower.note,
+            plans=tuple(one.health(lost, in_use=one is self.current) for one in self.plans),
         )
 
     async def reports(self) -> dict[str, PartyReport]:

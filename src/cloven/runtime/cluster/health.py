@@ -19,6 +19,18 @@ class DeviceHealth(Document):
     links: dict[str, str]
 
 
+class PlanHealth(Document):
+    """A plan that a coordinator can use: in a few words, its devices, and whether it is used now or can be.
+
+    ``reason`` says why it cannot be used, as far as that is known.
+    """
+
+    title: str
+    devices: tuple[str, ...]
+    state: Literal["used", "ready", "down"]
+    reason: str
+
+
 class ClusterHealth(Document):
     """The state of a cluster.
 
@@ -28,6 +40,7 @@ class ClusterHealth(Document):
         in_flight: the number of images in flight.
         plan: the hash of the bundle that answers new images.
         upgrade: why they do not use the plan to which the workers were upgraded; empty if they use it.
+        plans: the plan, then its fallbacks.
     """
 
     ready: bool
@@ -35,3 +48,4 @@ class ClusterHealth(Document):
     in_flight: int
     plan: str
     upgrade: str
+    plans: tuple[PlanHealth, ...]

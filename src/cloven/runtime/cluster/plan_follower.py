@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from cloven.errors import ClovenError
 from cloven.partition.plan import Plan, parse
-from cloven.partition.protection import COORDINATOR, weakened
+from cloven.partition.protection import COORDINATOR, Protection, weakened
 from cloven.runtime.cluster.worker_client import PING, describe
 
 if TYPE_CHECKING:
+    from cloven.cost.cluster import Cluster
     from cloven.runtime.cluster.coordinator import Coordinator
     from cloven.runtime.cluster.protocol import WorkerDescription
 
@@ -26,6 +27,15 @@ AGAIN = 10.0
 
 MOST = 16
 """The maximum number of bundles whose refusal is remembered."""
+
+
+def misfits(plan: Plan, protection: Protection, cluster: Cluster) -> Iterator[str]:
+    """Yield why a plan cannot be used instead of one that has this protection."""
+    yield from plan.transform.unsendable(plan.devices)
+    if unknown := [n for n in plan.devices if n not in cluster.devices or not cluster.devices[n].address]:
+        yield f"the cluster file has no address of {', '.join(unknown)}"
+    if links := weakened(protection, plan.protection, (COORDINATOR, *plan.devices)):
+        yield f"it protects {', '.join(links)} less than the plan before"
 
 
 class PlanFollower:
@@ -68,7 +78,7 @@ class PlanFollower:
     def _reported(self) -> str | None:
         """Return the hash of another bundle that workers use for new runs; None if there is none, or several."""
         found = {worker.current for worker in self.run.pool.workers.values() if worker.joined}
-        other = found - {None, self.run.pool.bundle}
+        other = found - {None, self.run.plans[0].bundle}
         return other.pop() if len(other) == 1 else None
 
     async def _change_to(self, new: str) -> None:
@@ -108,13 +118,8 @@ class PlanFollower:
             yield f"its images have shape {tuple(found.image)}; expected {run.shape}"
         if prod(found.output) != run.pool.numbers:
             yield f"its outputs have {prod(found.output)} numbers; expected {run.pool.numbers}"
-        yield from plan.transform.unsendable(plan.devices)
-        unknown = [n for n in plan.devices if n not in run.cluster.devices or not run.cluster.devices[n].address]
-        if unknown:
-            yield f"the cluster file has no address of {', '.join(unknown)}"
-        parties = (COORDINATOR, *plan.devices)
-        if found.plan != self.first and (links := weakened(run.plan.protection, plan.protection, parties)):
-            yield f"it protects {', '.join(links)} less than the plan before"
+        protection = Protection() if found.plan == self.first else run.plans[0].plan.protection
+        yield from misfits(plan, protection, run.cluster)
 
     def _refuse(self, new: str, reason: str) -> None:
         """Record why a plan is never used."""
@@ -124,7 +129,7 @@ class PlanFollower:
         self.refused[new] = self.note
 
     def _say(self, new: str, reason: str) -> None:
-        used = self.run.pool.bundle[:12]
+        used = self.run.plans[0].bundle[:12]
         note = f"the workers were upgraded to plan {new[:12]}, but this coordinator stays with {used}: {reason}"
         if note != self.note:
             log.warning(note)

@@ -42,6 +42,9 @@ LARGEST_EXCHANGE = 2**22
 MANIFEST_BYTES = 2**24
 """The maximum size in bytes of a manifest that a worker accepts."""
 
+MOST_BUNDLES = 8
+"""The maximum number of bundles that a worker can be started with."""
+
 KEPT = 256
 """The number of images whose times a worker keeps for its report."""
 
@@ -242,7 +245,8 @@ class WorkerDescription(PeerMessage):
     """The part of a bundle that a worker has loaded, and the run that it takes part in.
 
     ``tasks`` is a `TaskGraph` as JSON, if it was requested and all parts are loaded; ``device`` is then the name of
-    the worker. ``previous`` is the hash of the bundle that an upgrade replaced, if any.
+    the worker. ``previous`` is the hash of the bundle that an upgrade replaced, if any, and ``others`` are those of
+    further bundles that the worker was started with.
     """
 
     cloven: int
@@ -261,6 +265,7 @@ class WorkerDescription(PeerMessage):
     run: Text | None
     tasks: str | None = Field(default=None, max_length=TOML_BYTES)
     previous: Hash | None = None
+    others: list[Hash] = Field(default=[], max_length=MOST_BUNDLES - 1)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -19,6 +19,7 @@ class SendOptions:
         retry: the seconds during which an image is sent again after the loss of a device or link; 0 for no retry.
         steal: let any worker compute any task of the plan, and hand the next one to whichever is idle.
         standby: those standbys of the plan that take the place of a device that is lost or hangs; None for all.
+        fallbacks: the plans to use, in this order, when a lost device has no standby.
         follow: whether to move to another plan when the workers are upgraded to it.
         batch: the maximum number of images that a worker computes together, of those that wait for it.
     """
@@ -28,6 +29,7 @@ class SendOptions:
     retry: float = 0.0
     steal: bool = False
     standby: tuple[str, ...] | None = None
+    fallbacks: tuple[Plan, ...] = ()
     follow: bool = False
     batch: int = 1
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -22,6 +23,7 @@ from cloven.progress import Progress
 from cloven.runtime.cluster import breakdown
 from cloven.runtime.cluster.coordinator import Coordinator, PartyReport, Prediction
 from cloven.runtime.cluster.errors import FrameFailed
+from cloven.runtime.cluster.plan_follower import misfits
 from cloven.runtime.cluster.send_options import SendOptions
 from cloven.runtime.cluster.task_pool import TaskPool
 from cloven.runtime.cluster.task_record import TaskRecord, WorkerTasks
@@ -37,6 +39,14 @@ class FailedImage(Document):
     reason: str
 
 
+class PlanImages(Document):
+    """A plan in a few words, its devices, and the number of images that it answered."""
+
+    title: str
+    devices: tuple[str, ...]
+    images: int
+
+
 class SendSummary(Document):
     """The result of sending images through a cluster, as a document.
 
@@ -50,6 +60,7 @@ class SendSummary(Document):
         devices: the times on each device.
         links: the times and bytes of each link.
         workers: the tasks that each worker received, if any worker could take any.
+        plans: the plans that answered; several if a fallback was used.
     """
 
     version: Literal[1] = 1
@@ -62,6 +73,7 @@ class SendSummary(Document):
     devices: tuple[breakdown.DeviceTimes, ...]
     links: tuple[breakdown.LinkTimes, ...]
     workers: tuple[WorkerTasks, ...] = ()
+    plans: tuple[PlanImages, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +116,14 @@ class SendOutcome:
                     found[source, target] = count
         return found
 
+    def plans(self) -> tuple[PlanImages, ...]:
+        """Return the plans that answered, and how many images each."""
+        plans = {id(answer.plan): answer.plan for answer in self.predictions}
+        counts = Counter(id(answer.plan) for answer in self.predictions)
+        return tuple(
+            PlanImages(title=p.title(), devices=tuple(p.devices), images=counts[i]) for i, p in plans.items()
+        )
+
     def summary(self) -> SendSummary:
         """Return the outcome as a document."""
         done = self.predictions
@@ -118,6 +138,7 @@ class SendOutcome:
             devices=breakdown.devices(self.reports),
             links=breakdown.links(self.reports, self.sent()),
             workers=self.tasks.workers() if self.tasks is not None else (),
+            plans=self.plans(),
         )
 
 
@@ -143,6 +164,8 @@ def coordinator(plan: Plan, cluster_file: Path, options: SendOptions) -> Coordin
         problems.append("--batch cannot be combined with --steal: a worker has two tasks at most")
     if options.steal and options.standby:
         problems.append("--standby cannot be combined with --steal: the tasks of a lost worker go to the others")
+    if options.steal and options.fallbacks:
+        problems.append("--fallback cannot be combined with --steal: the tasks of a lost worker go to the others")
     if problems:
         raise ClovenError(problems)
     if options.steal and plan.standby:
@@ -150,7 +173,20 @@ def coordinator(plan: Plan, cluster_file: Path, options: SendOptions) -> Coordin
         log.info("with --steal, standbys take tasks from the start, if they are in the cluster file: %s", names)
     cluster = Cluster.load(cluster_file, () if options.steal else (*plan.devices, *standby))
     identity = read(Path(cluster.keys), COORDINATOR) if cluster.keys is not None else None
+    if problems := [problem for other in options.fallbacks for problem in _unusable(other, plan, cluster)]:
+        raise ClovenError(problems)
     return Coordinator(plan, cluster, identity, options)
+
+
+def _unusable(fallback: Plan, plan: Plan, cluster: Cluster) -> Iterator[str]:
+    """Yield why a plan cannot be the fallback of another one."""
+    name, model, other = f"the fallback of {', '.join(fallback.devices)}", fallback.named_model, plan.named_model
+    if model.input != other.input:
+        yield f"{name} takes images of shape {model.input}; expected {other.input}, as the plan"
+    if model.classes != other.classes:
+        yield f"{name} has {model.classes} classes; expected {other.classes}, as the plan"
+    for problem in misfits(fallback, plan.protection, cluster):
+        yield f"{name} cannot be used: {problem}"
 
 
 def send(run: Coordinator, pixels: NDArray[np.uint8], progress: Progress) -> SendOutcome:

@@ -100,6 +100,7 @@ class WorkerServicer:
         name: the worker's own name.
         bundles: the loaded bundles, by the hash of the manifest.
         current: the bundle that is described by default.
+        others: the hashes of the further bundles that the worker was started with; they are always kept.
         sessions: the runs that the worker takes part in, by their identifiers.
         past: the counters of earlier runs.
         measuring: whether a link is measured now, from here or from the other end.
@@ -111,7 +112,7 @@ class WorkerServicer:
     def __init__(
         self,
         name: str,
-        bundle: LoadedBundle,
+        bundles: Sequence[LoadedBundle],
         identity: Identity | None,
         upgrades: WorkerUpgrades | None = None,
         *,
@@ -119,7 +120,8 @@ class WorkerServicer:
     ) -> None:
         self.name, self.identity, self.upgrades = name, identity, upgrades
         self.bundles: dict[str, LoadedBundle] = upgrades.bundles if upgrades is not None else {}
-        self.current = self.bundles[bundle.plan] = bundle
+        self.bundles |= {bundle.plan: bundle for bundle in bundles}
+        self.current, self.others = bundles[0], tuple(bundle.plan for bundle in bundles[1:])
         self.tls = identity if tls else None
         self.sessions: dict[str, WorkerSession] = {}
         self.runs, self.measuring = 0, False
@@ -163,6 +165,8 @@ class WorkerServicer:
         described = part.description(next(iter(self.sessions), None))
         if self.upgrades is not None and self.upgrades.previous is not None:
             described = described.model_copy(update={"previous": self.upgrades.previous})
+        if others := [plan for plan in self.others if plan != self.current.plan]:
+            described = described.model_copy(update={"others": others})
         return (described if tasks is None else tasks.description(self.name, described)).encode()
 
     def part(self, plan: str | None = None, device: str | None = None) -> LoadedPart:
@@ -358,7 +362,8 @@ class WorkerServicer:
     def _prune(self) -> None:
         """Drop the bundles that are no longer needed."""
         if self.upgrades is not None:
-            self.upgrades.prune(self.current.plan, {session.terms.plan for session in self.sessions.values()})
+            used = {session.terms.plan for session in self.sessions.values()}
+            self.upgrades.prune(self.current.plan, used.union(self.others))
 
     # --- measuring links --------------------------------------------------------------------------------------
 

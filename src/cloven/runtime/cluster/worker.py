@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,12 +134,12 @@ def mtls_problems(bundle: LoadedBundle, identity: Identity | None, *, tls: bool)
 
 
 def load_upgraded(
-    given: Path, folder: UpgradeFolder, identity: Identity | None, speed: float, *, tls: bool
+    given: Sequence[Path], folder: UpgradeFolder, identity: Identity | None, speed: float, *, tls: bool
 ) -> tuple[LoadedBundle, WorkerUpgrades]:
-    """Load the bundle of the last upgrade, or the given one if there was none; return it and the worker's upgrades.
+    """Load the bundle of the last upgrade, or the first of these if there was none; return it and the upgrades.
 
     Args:
-        given: the folder that `load` takes.
+        given: the folders with which the worker is started, as `load` takes them.
         folder: the folder of upgrades.
         identity: the worker's keys, if any.
         speed: as `load`.
@@ -151,15 +151,17 @@ def load_upgraded(
     from cloven.runtime.bundle.format import MANIFEST
     from cloven.runtime.bundle.reader import read_device, read_manifest
 
-    whole = (given / MANIFEST).is_file()
-    device = None if whole else read_device(given)[1].device
-    home = given if whole else Path(os.path.realpath(given)).parent
-    own = hashlib.sha256(read_bytes(home / MANIFEST)).hexdigest()
+    def home(path: Path) -> Path:
+        return path if (path / MANIFEST).is_file() else Path(os.path.realpath(path)).parent
+
+    device = None if (given[0] / MANIFEST).is_file() else read_device(given[0])[1].device
+    ours = {hashlib.sha256(read_bytes(home(path) / MANIFEST)).hexdigest(): path for path in given}
+    own = next(iter(ours))
 
     def place(plan: str) -> Path:
         received = folder.place(plan)
         if not received.exists():
-            return given if plan == own else received
+            return ours.get(plan, received)
         if device is None:
             return received
         folders = [found.folder for found in read_manifest(received).devices if found.name == device]
@@ -186,7 +188,7 @@ def load_upgraded(
         if current == own:
             raise
         raise ClovenError(
-            [*error.problems, f"to start with {given} instead, remove {folder.path / ACTIVE}"]
+            [*error.problems, f"to start with {given[0]} instead, remove {folder.path / ACTIVE}"]
         ) from error
     previous = None
     if before is not None:
@@ -202,7 +204,7 @@ def load_upgraded(
 
 async def serve(
     name: str,
-    bundle: LoadedBundle,
+    bundles: Sequence[LoadedBundle],
     identity: Identity | None,
     addresses: Addresses,
     upgrades: WorkerUpgrades | None = None,
@@ -213,7 +215,7 @@ async def serve(
 
     Args:
         name: the worker's own name.
-        bundle: the parts that it has loaded.
+        bundles: the parts that it has loaded; the first bundle is the current one.
         identity: its keys, if any.
         addresses: where it listens.
         upgrades: its upgrades, if it accepts any.
@@ -222,10 +224,12 @@ async def serve(
     Raises:
         ClovenError: if it cannot listen on the address, or a link requires mTLS and ``tls`` is false.
     """
-    if problems := mtls_problems(bundle, identity, tls=tls):
-        raise ClovenError(problems)
-    worker = WorkerServicer(name, bundle, identity, upgrades, tls=tls)
-    server = grpc.aio.server(options=options(max(bundle.largest, LARGEST_MESSAGE if upgrades else 0)))
+    problems = [problem for bundle in bundles for problem in mtls_problems(bundle, identity, tls=tls)]
+    if problems:
+        raise ClovenError(list(dict.fromkeys(problems)))
+    worker = WorkerServicer(name, bundles, identity, upgrades, tls=tls)
+    largest = max(bundle.largest for bundle in bundles)
+    server = grpc.aio.server(options=options(max(largest, LARGEST_MESSAGE if upgrades else 0)))
     server.add_generic_rpc_handlers([worker.handlers()])
     port = _bind(server, *addresses.listen, worker.tls)
     ready = {"device": name, "listen": _address(addresses.listen[0], port)}
@@ -238,7 +242,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stopping.set)
-    log.info("ready", extra={**ready, "plan": bundle.plan[:12], "mtls": worker.tls is not None})
+    log.info("ready", extra={**ready, "plan": bundles[0].plan[:12], "mtls": worker.tls is not None})
     await worker.stopping.wait()
     await server.stop(grace=1)
     await asyncio.gather(*worker.leaving)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import grpc.aio
 
 from cloven.files import TOML_BYTES
+from cloven.partition.plan import Plan, check
 from cloven.partition.protection import COORDINATOR
 from cloven.runtime.cluster.channels import (
     CLOSED,
@@ -93,6 +94,30 @@ async def describe(
     wanted = DescribeRequest(cloven=VERSION, plan=plan, device=device, tasks=tasks)
     answer = await ask(worker, address, identity, DESCRIBE, wanted.encode(), ANSWER)
     return read(WorkerDescription, answer, worker, most=LARGEST_DESCRIPTION)
+
+
+async def describe_part(
+    worker: str, address: str, identity: Identity | None, plan: Plan, device: str
+) -> WorkerDescription:
+    """Request the description of a device's part in a plan; if the worker has not loaded it, of another part.
+
+    Args:
+        worker: the name of the worker.
+        address: its address.
+        identity: our keys, for TLS.
+        plan: the plan, whose bundle may be the current one of the worker or another one.
+        device: the device.
+
+    Raises:
+        PartyError: if a request fails.
+        LinkError: as `describe`.
+    """
+    current = found = await describe(worker, address, identity, device=device)
+    for other in current.others:
+        if check(found.plan_text)[0] == plan:
+            return found
+        found = await describe(worker, address, identity, other, device)
+    return found if check(found.plan_text)[0] == plan else current
 
 
 async def measure(device: str, address: str, identity: Identity | None, link: MeasureRequest) -> LinkMeasurement:

@@ -36,7 +36,7 @@ from cloven.runtime.cluster.image_task import NUMBERS
 from cloven.runtime.cluster.in_flight import InFlight
 from cloven.runtime.cluster.peer_connections import PeerConnection
 from cloven.runtime.cluster.protocol import VERSION, ImageTimes, JoinRequest, RunTerms, WorkerDescription
-from cloven.runtime.cluster.worker_client import PING, SILENT, WorkerClient, describe
+from cloven.runtime.cluster.worker_client import PING, SILENT, WorkerClient, describe_part
 from cloven.runtime.link.ciphers import warm
 from cloven.runtime.link.errors import LinkError
 from cloven.runtime.link.session import Opened
@@ -176,7 +176,8 @@ class WorkerPool:
         )
 
     def _describe(self, worker: WorkerClient) -> Awaitable[WorkerDescription]:
-        return describe(worker.device, worker.address, self.tls, device=self.devices[worker.device])
+        name = worker.device
+        return describe_part(name, worker.address, self.tls, self.plan, self.devices[name])
 
     async def _described(self, until: float) -> Described:
         """Return the workers' descriptions, once all of them answer."""
