@@ -152,7 +152,7 @@ def test_both_ends_of_a_link_mean_the_same_messages(name: str, data: st.DataObje
     schedules = {device: schedule(part) for device, part in parts.items()}
 
     there = {
-        (s, *out.message): (out.bytes, [(read.box, transform) for read, transform in out.reads])
+        (s, *out.message): (out.bytes, [(read.box, kind) for read, kind in out.reads])
         for s, f in schedules.items()
         for out in f.outgoing
     }

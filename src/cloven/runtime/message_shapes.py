@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from cloven.errors import ClovenError
-from cloven.graph.box import Shape
 
-MessageShapes = Mapping[int, Sequence[Shape]]
+if TYPE_CHECKING:
+    from cloven.graph.box import Shape
+
+MessageShapes = Mapping[int, Sequence[tuple[int, ...]]]
 """The shapes that a listener knows: by message, those of the shares in it, in order."""
 
 

@@ -18,7 +18,7 @@ from cloven.graph.box import Box, text
 from cloven.graph.graph import Graph
 from cloven.partition.observe import Seen
 from cloven.partition.program import Transfer
-from cloven.partition.transform import Transform
+from cloven.partition.transform import WIRE, Transform
 from cloven.runtime.wire_format import received
 
 IMAGES = 64
@@ -93,7 +93,7 @@ def _apply(transform: Transform, rows: Tensor, seeds: Sequence[int]) -> Tensor:
     """Return ``rows`` ``(n, count)`` after a transform that is not exact."""
     match transform.kind:
         case "float16" | "int8":  # as workers send them
-            return torch.from_numpy(received(transform, rows.numpy()))
+            return torch.from_numpy(received(WIRE[transform.kind], rows.numpy()))
         case "topk":
             return _topk(rows, transform.kept(rows.shape[1]))
         case "noise":

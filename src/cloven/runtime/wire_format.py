@@ -5,19 +5,21 @@
     int8        the minimum and the step, two float32 numbers, then the level of each number, 0 to 255, as a byte
 
 All are little-endian. The share of each image is encoded separately, so it does not depend on the other images of a
-batch. `cloven.partition.transform.Transform.bytes` counts the bytes.
+batch. These are the kinds of `cloven.partition.transform.Transform` that workers send. A tap, which knows no plan,
+reads them too.
 """
 
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloven.graph.box import Shape
-from cloven.partition.transform import FLOAT, Transform
+if TYPE_CHECKING:
+    from cloven.graph.box import Shape
+    from cloven.partition.transform import WireKind
 
 FLOAT_TYPE, HALF_TYPE = np.dtype("<f4"), np.dtype("<f2")
 
@@ -27,41 +29,51 @@ HALF_MAX = 65504.0
 STEPS = 255
 """The number of steps between the 256 levels of int8."""
 
-HEAD = 2 * FLOAT
+HEAD = 2 * FLOAT_TYPE.itemsize
 """The bytes of the minimum and the step of an int8 share."""
 
 
-def encode(transform: Transform, shares: NDArray[np.float32]) -> NDArray[np.uint8]:
+def size(kind: WireKind, count: int) -> int:
+    """Return the bytes of a share of ``count`` numbers, as `cloven.partition.transform.Transform.bytes` does."""
+    match kind:
+        case "none":
+            return FLOAT_TYPE.itemsize * count
+        case "float16":
+            return HALF_TYPE.itemsize * count
+        case "int8":
+            return HEAD + count
+
+
+def encode(kind: WireKind, shares: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return the bytes ``(n, bytes)`` of the shares ``(n, ...)`` of ``n`` images.
 
     Args:
-        transform: ``none``, ``float16`` or ``int8``.
+        kind: how they cross the link.
         shares: float32; with ``none``, the bytes are those of the same memory, unless it is not contiguous.
     """
     count = prod(shares.shape[1:])
     rows = np.ascontiguousarray(shares, FLOAT_TYPE).reshape(len(shares), count)
-    match transform.kind:
+    match kind:
         case "none":
             return rows.view(np.uint8)
         case "float16":
             return rows.clip(-HALF_MAX, HALF_MAX).astype(HALF_TYPE).view(np.uint8)
         case "int8":
-            made = np.empty((len(rows), transform.bytes(count)), np.uint8)
+            made = np.empty((len(rows), size(kind, count)), np.uint8)
             for row, out in zip(rows, made, strict=True):
                 _encode_levels(row, out)
             return made
-    raise ValueError(f"{transform.name} has no wire format")
 
 
-def decode(transform: Transform, rows: NDArray[np.uint8], shape: Shape) -> NDArray[np.float32]:
+def decode(kind: WireKind, rows: NDArray[np.uint8], shape: Shape) -> NDArray[np.float32]:
     """Return the shares ``(n, *shape)`` in bytes ``(n, bytes)``, as float32; without a copy for ``none``.
 
     Args:
-        transform: ``none``, ``float16`` or ``int8``.
-        rows: any bytes, as many as ``transform.bytes`` says; they may come from someone else.
+        kind: how they cross the link.
+        rows: any bytes, as many as `size` says; they may come from someone else.
         shape: the shape of the share of one image.
     """
-    match transform.kind:
+    match kind:
         case "none":
             made: NDArray[Any] = rows.view(FLOAT_TYPE)
         case "float16":
@@ -70,14 +82,12 @@ def decode(transform: Transform, rows: NDArray[np.uint8], shape: Shape) -> NDArr
             made = np.empty((len(rows), prod(shape)), np.float32)
             for row, out in zip(rows, made, strict=True):
                 _decode_levels(row, out)
-        case _:
-            raise ValueError(f"{transform.name} has no wire format")
     return made.reshape(len(rows), *shape)
 
 
-def received(transform: Transform, shares: NDArray[np.float32]) -> NDArray[np.float32]:
+def received(kind: WireKind, shares: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the shares ``(n, ...)`` as the receiver has them, in float32."""
-    return shares if transform.exact else decode(transform, encode(transform, shares), shares.shape[1:])
+    return shares if kind == "none" else decode(kind, encode(kind, shares), shares.shape[1:])
 
 
 def _encode_levels(row: NDArray[np.float32], out: NDArray[np.uint8]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,12 +13,11 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from cloven.errors import ClovenError
-from cloven.partition.transform import Transform
 from cloven.runtime.message_shapes import MessageShapes
 from cloven.runtime.tap import flows
-from cloven.runtime.tap.extraction import CAPTURED, NumberType, choose, extract, read, write
+from cloven.runtime.tap.extraction import CAPTURED, choose, extract, read, write
 from cloven.runtime.tap.flows import Survey, survey
-from cloven.runtime.wire_format import encode, received
+from cloven.runtime.wire_format import encode, received, size
 from tests.runtime.tap.wire import (
     ACK,
     CLIENT,
@@ -94,11 +94,12 @@ def test_pixels_that_are_sent_as_bytes(here: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["float16", "int8"])
-def test_transformed_shares_are_read_as_the_receiver_reads_them(here: Path, kind: NumberType) -> None:
+def test_transformed_shares_are_read_as_the_receiver_reads_them(
+    here: Path, kind: Literal["float16", "int8"]
+) -> None:
     """Message 0 has two shares, which int8 has to know, and message 1 one."""
     shares = [np.random.default_rng(i).normal(i, 9, (3, n)).astype(np.float32) for i, n in enumerate((24, 5, 7))]
-    sent_as = Transform(kind)
-    rows = [encode(sent_as, share) for share in shares]
+    rows = [encode(kind, share) for share in shares]
     frames = [
         frame(number, ordinal, b"".join(rows[k][number].tobytes() for k in together))
         for number in range(3)
@@ -110,10 +111,10 @@ def test_transformed_shares_are_read_as_the_receiver_reads_them(here: Path, kind
     write(extract(found, choose(found), kind, known), here / "pairs")
     captured = read(here / "pairs")
 
-    first, second, third = (received(sent_as, share) for share in shares)
+    first, second, third = (received(kind, share) for share in shares)
     assert captured.messages[0].tobytes() == np.concatenate([first, second], 1).tobytes()
     assert captured.messages[1].tobytes() == third.tobytes()
-    assert captured.image_bytes == sum(sent_as.bytes(n) for n in (24, 5, 7))
+    assert captured.image_bytes == sum(size(kind, n) for n in (24, 5, 7))
     without = extract(found, choose(found), kind)
     assert without.messages[1].tobytes() == third.tobytes()
     assert (without.messages[0].shape == (3, 29)) == (kind == "float16")

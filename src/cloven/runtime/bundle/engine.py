@@ -167,7 +167,7 @@ def interpret(parts: Mapping[str, DevicePart], images: Array, execute: Execute, 
                         raise ClovenError(f"{piece.name} has the shape {shape}; expected {extent(piece.box)}")
                     mine.setdefault(piece.value, []).append((piece.box, made[piece.name]))
             case SendShare():
-                under_way[step.transfer] = received(step.carried, paste(mine[step.value], step.share))
+                under_way[step.transfer] = received(step.transform, paste(mine[step.value], step.share))
                 if tap is not None:
                     tap(device, step, under_way[step.transfer])
             case ReceiveShare():

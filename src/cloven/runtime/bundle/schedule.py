@@ -18,7 +18,7 @@ from cloven.graph.box import Box, count, whole
 from cloven.graph.graph import SIZES
 from cloven.partition.protection import COORDINATOR
 from cloven.partition.segments import sources
-from cloven.partition.transform import NONE, ImageType, Transform
+from cloven.partition.transform import ImageType, Transform, WireKind
 from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare, Step
 
 Message = tuple[str, int]
@@ -50,7 +50,7 @@ class Incoming:
     ``dtype`` is the type of the numbers of an image that the coordinator sends.
     """
 
-    pieces: tuple[tuple[int, Box, Transform], ...]
+    pieces: tuple[tuple[int, Box, WireKind], ...]
     bytes: int
     dtype: ImageType = "float32"
 
@@ -60,7 +60,7 @@ class Outgoing:
     """A message to send: the boxes that it contains, with the transform of each, and its size in bytes."""
 
     message: Message
-    reads: tuple[tuple[Read, Transform], ...]
+    reads: tuple[tuple[Read, WireKind], ...]
     bytes: int
 
 
@@ -165,10 +165,10 @@ class _ScheduleBuilder:
 
     def schedule(self) -> Schedule:
         jobs: list[Job] = []
-        comes: dict[Message, list[tuple[int, Box, Transform]]] = {}
-        goes: dict[Message, list[tuple[Read, Transform]]] = {}
+        comes: dict[Message, list[tuple[int, Box, WireKind]]] = {}
+        goes: dict[Message, list[tuple[Read, WireKind]]] = {}
         if (image := self.part.image) is not None:
-            comes[COORDINATOR, 0] = [(self.put(image.value, whole(image.shape)), whole(image.shape), NONE)]
+            comes[COORDINATOR, 0] = [(self.put(image.value, whole(image.shape)), whole(image.shape), "none")]
         for step in self.part.steps:
             match step:
                 case RunSegment():
@@ -176,24 +176,24 @@ class _ScheduleBuilder:
                     outputs = tuple((piece.name, self.put(piece.value, piece.box)) for piece in step.outputs)
                     jobs.append(Job(step.step, step.segment, inputs, outputs))
                 case ReceiveShare():
-                    piece = (self.put(step.value, step.share), step.share, step.carried)
+                    piece = (self.put(step.value, step.share), step.share, step.transform)
                     comes.setdefault((step.source, step.message), []).append(piece)
                 case SendShare():
-                    read = (self.read(step.value, step.share), step.carried)
+                    read = (self.read(step.value, step.share), step.transform)
                     goes.setdefault((step.target, step.message), []).append(read)
         if (output := self.part.output) is not None:
-            goes[COORDINATOR, 0] = [(self.read(output.value, whole(output.shape)), NONE)]
+            goes[COORDINATOR, 0] = [(self.read(output.value, whole(output.shape)), "none")]
         incoming = {}
         for message, pieces in comes.items():
             dtype = image.dtype if image is not None and message == (COORDINATOR, 0) else "float32"
-            size = _bytes(((box, transform) for _, box, transform in pieces), dtype)
+            size = _bytes(((box, kind) for _, box, kind in pieces), dtype)
             incoming[message] = Incoming(tuple(pieces), size, dtype)
         outgoing = []
         for message, reads in goes.items():
-            size = _bytes((read.box, transform) for read, transform in reads)
+            size = _bytes((read.box, kind) for read, kind in reads)
             outgoing.append(Outgoing(message, tuple(reads), size))
         return Schedule(tuple(jobs), incoming, tuple(outgoing), dict(self.uses))
 
 
-def _bytes(shares: Iterable[tuple[Box, Transform]], dtype: ImageType = "float32") -> int:
-    return sum(transform.bytes(count(box), SIZES[dtype]) for box, transform in shares)
+def _bytes(shares: Iterable[tuple[Box, WireKind]], dtype: ImageType = "float32") -> int:
+    return sum(Transform(kind).bytes(count(box), SIZES[dtype]) for box, kind in shares)

@@ -22,7 +22,7 @@ from cloven.graph.box import Box, contains, count, extent, intersect, relative, 
 from cloven.graph.graph import SIZES
 from cloven.partition.protection import COORDINATOR
 from cloven.partition.segments import sources
-from cloven.partition.transform import NONE, ImageType
+from cloven.partition.transform import ImageType, WireKind
 from cloven.runtime.bundle.format import Box as BoxEntry
 from cloven.runtime.bundle.format import (
     DevicePart,
@@ -169,14 +169,15 @@ class TaskGraph(Document):
         It receives each input in a message of its own, in their order, and sends all outputs in one.
         """
         task = self.tasks[number]
-        incoming, inputs, outputs, reads = {}, [], [], []
+        reads: list[tuple[Read, WireKind]] = []
+        incoming, inputs, outputs = {}, [], []
         for i, given in enumerate(task.inputs):
             dtype = self.sent_as(given)
-            incoming[COORDINATOR, i] = Incoming(((i, given.box, NONE),), SIZES[dtype] * count(given.box), dtype)
+            incoming[COORDINATOR, i] = Incoming(((i, given.box, "none"),), SIZES[dtype] * count(given.box), dtype)
             inputs.append((given.name, Read(given.box, ((i, given.box),))))
         for i, made in enumerate(task.outputs, start=len(inputs)):
             outputs.append((made.name, i))
-            reads.append((Read(made.box, ((i, made.box),)), NONE))
+            reads.append((Read(made.box, ((i, made.box),)), "none"))
         job = Job(task.step, f"{task.device}/{task.segment}", tuple(inputs), tuple(outputs))
         size = SIZES["float32"] * sum(count(made.box) for made in task.outputs)
         uses = dict.fromkeys(range(len(inputs) + len(outputs)), 1)
@@ -218,7 +219,7 @@ def task_graph(parts: Mapping[str, DevicePart]) -> TaskGraph:
                     mine.setdefault(piece.value, []).append((piece.box, ((pieces, piece.box),)))
                     pieces += 1
             case SendShare():
-                if not step.carried.exact:
+                if step.transform != "none":
                     raise ClovenError(
                         f"its plan sends {step.transform} from {device} to {step.target}, but tasks exchange data "
                         "only with the coordinator"

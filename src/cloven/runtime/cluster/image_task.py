@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloven.graph.box import count, extent
-from cloven.graph.graph import SIZES
 from cloven.runtime.bundle.engine import Array, paste
 from cloven.runtime.bundle.schedule import Job, Message, Outgoing, Read, Schedule
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.cluster.protocol import Activity, ImageState, ImageTimes
 from cloven.runtime.unit_images import unit
-from cloven.runtime.wire_format import decode, encode
+from cloven.runtime.wire_format import decode, encode, size
 
 if TYPE_CHECKING:
     from cloven.runtime.link.octets import Data
@@ -69,12 +68,11 @@ class ImageTask:
         if payload.nbytes != expected.bytes:
             raise FrameFailed(f"message {ordinal} has {payload.nbytes} bytes; expected {expected.bytes}")
         rows, at = np.frombuffer(payload, np.uint8)[None], 0
-        for piece, box, transform in expected.pieces:
-            size = transform.bytes(count(box), SIZES[expected.dtype])
-            data, shape = rows[:, at : at + size], extent(box)
-            pixels = expected.dtype == "uint8"
-            self._put(piece, unit(data.reshape(1, *shape)) if pixels else decode(transform, data, shape))
-            at += size
+        for piece, box, kind in expected.pieces:
+            pixels, shape = expected.dtype == "uint8", extent(box)
+            end = at + (count(box) if pixels else size(kind, count(box)))
+            data, at = rows[:, at:end], end
+            self._put(piece, unit(data.reshape(1, *shape)) if pixels else decode(kind, data, shape))
         self.came[message] = time.time()
         self.news.set()
 
@@ -138,7 +136,7 @@ class ImageTask:
     def _ready(self) -> Iterator[tuple[Outgoing, list[NDArray[np.uint8]]]]:
         for out in [out for out in self.unsent if all(self._has(read) for read, _ in out.reads)]:
             self.unsent.remove(out)
-            yield out, [encode(transform, self._read(read)) for read, transform in out.reads]
+            yield out, [encode(kind, self._read(read)) for read, kind in out.reads]
 
     def _next_job(self) -> Job | None:
         if self.jobs_done == len(self.schedule.jobs):

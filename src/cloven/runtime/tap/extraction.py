@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,22 +24,24 @@ from safetensors.numpy import save_file
 
 from cloven.errors import ClovenError
 from cloven.files import read_tensors, replacing
-from cloven.graph.box import Shape
-from cloven.partition.transform import NONE, Transform
 from cloven.runtime.message_shapes import MessageShapes
 from cloven.runtime.tap.captures import Tally
 from cloven.runtime.tap.flows import TLS, Flow, Survey
 from cloven.runtime.tap.grpc_messages import TAG
 from cloven.runtime.tap.links import FrameHeader, listen
 from cloven.runtime.unit_images import unit
-from cloven.runtime.wire_format import decode
+from cloven.runtime.wire_format import decode, size
+
+if TYPE_CHECKING:
+    from cloven.graph.box import Shape
+    from cloven.partition.transform import WireKind
 
 CAPTURED = "captured.safetensors"
 FORMAT = "1"
 INPUT = "input"
 NumberType = Literal["float32", "float16", "int8", "uint8"]
-TRANSFORMS = {"float32": NONE, "float16": Transform("float16"), "int8": Transform("int8")}
-"""The transforms of links by the type of the numbers that cross."""
+KINDS: Mapping[str, WireKind] = {"float32": "none", "float16": "float16", "int8": "int8"}
+"""The kinds of `cloven.runtime.wire_format` by the type of the numbers that cross."""
 Layout = tuple[bool, tuple[tuple[int, int], ...]]
 """True if an image's messages are protected, and the bytes of each ordinal."""
 
@@ -118,13 +120,13 @@ def extract(
         ClovenError: if the messages of most images do not consist of such numbers, or the file has changed.
     """
     (protected, sizes), inputs, left_out, repeated = _rows(flow.headers)
-    counts = {k: _counts(size, numbers, (shapes or {}).get(k)) for k, size in sizes} if not protected else {}
-    broken = [f"{size} bytes in ordinal {k}" for k, size in sizes if not protected and not counts[k]]
+    counts = {k: _counts(length, numbers, (shapes or {}).get(k)) for k, length in sizes} if not protected else {}
+    broken = [f"{length} bytes in ordinal {k}" for k, length in sizes if not protected and not counts[k]]
     if broken:
         known = " of the shapes given" if shapes else ""
         raise ClovenError(f"{flow.name}: payloads are not {numbers} numbers{known}: {', '.join(broken)}")
     tag = TAG if protected else 0
-    found = {k: np.empty((len(inputs), size + tag), np.uint8) for k, size in sizes}
+    found = {k: np.empty((len(inputs), length + tag), np.uint8) for k, length in sizes}
     missing = set(product(inputs, found))
     row = {number: i for i, number in enumerate(inputs)}
     for _, _, frames in listen(survey.path, Tally(), flow.ports):
@@ -150,27 +152,27 @@ def extract(
     )
 
 
-def _counts(size: int, numbers: NumberType, shapes: Sequence[Shape] | None) -> list[int]:
-    """Return how many numbers each share of a message of ``size`` bytes has; an empty list if they do not fit."""
+def _counts(length: int, numbers: NumberType, shapes: Sequence[Shape] | None) -> list[int]:
+    """Return how many numbers each share of a message of ``length`` bytes has; an empty list if they do not fit."""
     if numbers == "uint8":
-        return [size]
-    transform = TRANSFORMS[numbers]
-    counts = [(size - transform.bytes(0)) // (transform.bytes(1) - transform.bytes(0))]
+        return [length]
+    kind = KINDS[numbers]
+    counts = [(length - size(kind, 0)) // (size(kind, 1) - size(kind, 0))]
     if shapes is not None:
         counts = [prod(shape) for shape in shapes]
-    return counts if min(counts) >= 0 and sum(map(transform.bytes, counts)) == size else []
+    return counts if min(counts) >= 0 and sum(size(kind, count) for count in counts) == length else []
 
 
 def _floats(block: NDArray[np.uint8], numbers: NumberType, counts: Sequence[int]) -> NDArray[np.float32]:
     """Return the numbers of a message of each image ``(n, numbers)``, in float32."""
     if numbers == "uint8":
         return unit(block)
-    transform, at = TRANSFORMS[numbers], 0
+    kind, at = KINDS[numbers], 0
     shares = []
     for count in counts:
-        size = transform.bytes(count)
-        shares.append(decode(transform, block[:, at : at + size], (count,)))
-        at += size
+        end = at + size(kind, count)
+        shares.append(decode(kind, block[:, at:end], (count,)))
+        at = end
     return shares[0] if len(shares) == 1 else np.concatenate(shares, axis=1)
 
 
@@ -184,7 +186,7 @@ def _rows(headers: Sequence[FrameHeader]) -> tuple[Layout, list[int], int, int]:
     shapes = {number: _layout(messages) for number, messages in images.items()}
     counts = Counter(shapes.values())
     # If two shapes are equally frequent, the one with more bytes is the complete one.
-    most = max(counts, key=lambda shape: (counts[shape], sum(size for _, size in shape[1])))
+    most = max(counts, key=lambda shape: (counts[shape], sum(length for _, length in shape[1])))
     inputs = sorted(number for number, shape in shapes.items() if shape == most)
     return most, inputs, len(shapes) - len(inputs), len(repeated)
 
