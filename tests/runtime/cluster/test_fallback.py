@@ -221,7 +221,7 @@ def test_a_plan_that_is_no_fallback_is_refused_with_all_reasons(workers: Machine
 
     other = "the fallback of edge0, edge7"
     assert str(caught.value).splitlines() == [
-        f"{other} takes images of shape (3, 32, 32); expected (1, 28, 28), as the plan",
+        f"{other} cannot be used: it takes images of shape (3, 32, 32); expected (1, 28, 28), as the plan",
         f"{other} cannot be used: the cluster file has no address of edge7",
         f"{other} cannot be used: it protects coordinator-edge0, coordinator-edge7, edge0-edge7 less than the plan "
         "before",

@@ -536,6 +536,22 @@ def test_a_later_run_of_the_old_plan_is_told_how_to_go_back(file: Path) -> None:
     assert "`cloven upgrade --rollback --cluster FILE`" in str(caught.value)
 
 
+def test_a_run_that_follows_begins_with_the_plan_of_the_upgrade(file: Path) -> None:
+    """A service that is started again need not be given another plan."""
+    other = bundled("lenet5", "hybrid")
+
+    async def later() -> Outcomes:
+        async with coordinator(plan_of(FIRST), file, SendOptions(follow=True)) as run:
+            assert run.plan == plan_of(other)
+            found = await outcomes(run, many(8))
+            assert (await upgrade(file, None)).done
+            await until(lambda: run.plan == plan_of(FIRST))
+            return found + await outcomes(run, many(8))
+
+    assert within(60, upgrade(file, other)).done
+    assert versions(within(60, later())) == [1] * 16
+
+
 def test_a_worker_starts_again_with_the_bundle_of_the_last_upgrade(
     workers: Machines, file: Path, place: Path
 ) -> None:

@@ -131,7 +131,7 @@ class Coordinator:
             ClovenError: with every reason why a worker cannot take part.
         """
         try:
-            await self.pool.join(self.options)
+            await self._join()
         except BaseException:
             await self.pool.close()
             raise
@@ -140,6 +140,18 @@ class Coordinator:
         guards = (self._keep_asking(), self._replace_lost(), self.follower.follow())
         self.guards = [asyncio.create_task(guard) for guard in guards]
         return self
+
+    async def _join(self) -> None:
+        """Start the run with the given plan, or with the one to which the workers were upgraded."""
+        try:
+            await self.pool.join(self.options)
+        except ClovenError:
+            if (plan := await self.follower.upgraded()) is None:
+                raise
+            await self.pool.close()
+            self.plan, self.pool = plan, self.pool_of(plan)
+            self.current = self._upgraded()
+            await self.pool.join(self.options)
 
     async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         for guard in self.guards:

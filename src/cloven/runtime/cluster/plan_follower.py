@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from cloven.errors import ClovenError
 from cloven.partition.plan import Plan, parse
 from cloven.partition.protection import COORDINATOR, Protection, weakened
+from cloven.runtime.cluster.protocol import WorkerDescription
 from cloven.runtime.cluster.worker_client import PING, describe
 
 if TYPE_CHECKING:
     from cloven.cost.cluster import Cluster
     from cloven.runtime.cluster.coordinator import Coordinator
-    from cloven.runtime.cluster.protocol import WorkerDescription
 
 log = logging.getLogger("cloven")
 
@@ -38,6 +38,16 @@ def misfits(plan: Plan, protection: Protection, cluster: Cluster) -> Iterator[st
         yield f"it protects {', '.join(links)} less than the plan before"
 
 
+def unusable(plan: Plan, before: Plan, cluster: Cluster) -> Iterator[str]:
+    """Yield why a plan cannot be used instead of another one, whose images it would receive."""
+    model, other = plan.named_model, before.named_model
+    if model.input != other.input:
+        yield f"it takes images of shape {model.input}; expected {other.input}, as the plan"
+    if model.classes != other.classes:
+        yield f"it has {model.classes} classes; expected {other.classes}, as the plan"
+    yield from misfits(plan, before.protection, cluster)
+
+
 class PlanFollower:
     """Compares the bundle that the workers report with the one that a coordinator uses.
 
@@ -55,6 +65,28 @@ class PlanFollower:
         self.run, self.note, self.first = run, "", ""
         self.refused: dict[str, str] = {}
         self._again = 0.0
+
+    async def upgraded(self) -> Plan | None:
+        """Return the plan to which all workers were upgraded before the run began; None if there is none.
+
+        Raises:
+            ClovenError: if there is one, and the run cannot use it.
+        """
+        run, pool = self.run, self.run.pool
+        if not run.options.follow:
+            return None
+        asked = (describe(name, address, pool.tls) for name, address in pool.addresses.items())
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        described = [one for one in found if isinstance(one, WorkerDescription) and one.previous is not None]
+        if len(described) < len(found) or len({one.plan for one in described}) > 1:
+            return None
+        plan, name = parse(described[0].plan_text), described[0].plan[:12]
+        if plan == run.plan:
+            return None
+        if problems := list(unusable(plan, run.plan, run.cluster)):
+            raise ClovenError([f"the workers were upgraded to plan {name}: {problem}" for problem in problems])
+        log.warning("the workers were upgraded to plan %s: beginning with it instead of the given plan", name)
+        return plan
 
     async def follow(self) -> None:
         """Compare, a few times a second."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -23,7 +23,7 @@ from cloven.progress import Progress
 from cloven.runtime.cluster import breakdown
 from cloven.runtime.cluster.coordinator import Coordinator, PartyReport, Prediction
 from cloven.runtime.cluster.errors import FrameFailed
-from cloven.runtime.cluster.plan_follower import misfits
+from cloven.runtime.cluster.plan_follower import unusable
 from cloven.runtime.cluster.send_options import SendOptions
 from cloven.runtime.cluster.task_pool import TaskPool
 from cloven.runtime.cluster.task_record import TaskRecord, WorkerTasks
@@ -173,20 +173,14 @@ def coordinator(plan: Plan, cluster_file: Path, options: SendOptions) -> Coordin
         log.info("with --steal, standbys take tasks from the start, if they are in the cluster file: %s", names)
     cluster = Cluster.load(cluster_file, () if options.steal else (*plan.devices, *standby))
     identity = read(Path(cluster.keys), COORDINATOR) if cluster.keys is not None else None
-    if problems := [problem for other in options.fallbacks for problem in _unusable(other, plan, cluster)]:
+    problems = [
+        f"the fallback of {', '.join(other.devices)} cannot be used: {problem}"
+        for other in options.fallbacks
+        for problem in unusable(other, plan, cluster)
+    ]
+    if problems:
         raise ClovenError(problems)
     return Coordinator(plan, cluster, identity, options)
-
-
-def _unusable(fallback: Plan, plan: Plan, cluster: Cluster) -> Iterator[str]:
-    """Yield why a plan cannot be the fallback of another one."""
-    name, model, other = f"the fallback of {', '.join(fallback.devices)}", fallback.named_model, plan.named_model
-    if model.input != other.input:
-        yield f"{name} takes images of shape {model.input}; expected {other.input}, as the plan"
-    if model.classes != other.classes:
-        yield f"{name} has {model.classes} classes; expected {other.classes}, as the plan"
-    for problem in misfits(fallback, plan.protection, cluster):
-        yield f"{name} cannot be used: {problem}"
 
 
 def send(run: Coordinator, pixels: NDArray[np.uint8], progress: Progress) -> SendOutcome:
