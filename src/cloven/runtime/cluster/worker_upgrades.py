@@ -74,11 +74,15 @@ class WorkerUpgrades:
             manifest = b""
             while len(manifest) < offer.bytes:
                 manifest += await self._chunk(stream, offer.bytes - len(manifest))
-            incoming = await self._aside(lambda: IncomingBundle(self.folder, offer.plan, manifest, self.device))
+            made: list[IncomingBundle] = []  # also if we are cancelled while it is made
             try:
-                await self._take(stream, incoming)
+                await self._aside(
+                    lambda: made.append(IncomingBundle(self.folder, offer.plan, manifest, self.device))
+                )
+                await self._take(stream, made[0])
             finally:
-                await self._aside(incoming.discard)
+                for incoming in made:
+                    await self._aside(incoming.discard)
         finally:
             self.receiving = False
 
