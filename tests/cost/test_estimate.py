@@ -253,6 +253,14 @@ def test_a_throughput_that_is_a_mean_is_said(
     assert sum("mean over 1,500 simulated images" in text for text in cost.assumptions) == sentences
 
 
+def test_what_is_lost_on_a_link_is_said_to_be_left_out(program: cloven.Program) -> None:
+    lossy = WIRE.model_copy(update={"transmission": WIRE.transmission.model_copy(update={"loss": 0.03})})
+    cost = cloven.estimate(program, cluster(wire=lossy))
+
+    assert cost.latency == cloven.estimate(program, cluster()).latency
+    assert cost.assumptions == ("3 % of the packets of wire are lost: the time to send them again is left out",)
+
+
 def test_numbers_that_were_not_measured_are_named(program: cloven.Program) -> None:
     compute = ComputeCost(origin="source", note="data sheet, table 3", macs_per_second=SPEED)
 

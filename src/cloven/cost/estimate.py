@@ -363,7 +363,8 @@ class Estimate:
             self.notes.unknown[f"the link {source}-{target} has no profile; name one in the cluster file"] = None
             return None
         if profile.transmission.loss:
-            self.notes.assumptions[f"{profile.name}: no packet is lost"] = None
+            lost = f"{100 * profile.transmission.loss:g} % of the packets of {profile.name} are lost"
+            self.notes.assumptions[f"{lost}: the time to send them again is left out"] = None
         return self.notes.noted(profile.transmission, profile.name, "transmission")
 
     def _handling(self, party: str, source: str, target: str) -> tuple[Rate, ...]:

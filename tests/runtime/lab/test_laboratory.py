@@ -363,6 +363,15 @@ def test_a_link_that_is_down_for_longer_than_the_deadline_fails_images_with_its_
 
 
 @root
+def test_lost_packets_are_sent_again(tmp_path: Path) -> None:
+    made = experiment(tmp_path / "lab", images=60, loss=0.03)
+    found = laboratory.run(made)
+
+    assert {row.loss for row in found.network} == {0.03}
+    assert (found.summary.answered, tapped(found).differing, tapped(found).unexpected) == (60, 0, ())
+
+
+@root
 @pytest.mark.slow
 def test_a_slow_link_takes_what_its_bandwidth_says(tmp_path: Path) -> None:
     made = experiment(tmp_path / "lab", images=100, bandwidth=MBIT)

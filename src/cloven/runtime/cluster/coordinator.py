@@ -24,6 +24,7 @@ from cloven.partition.plan import Plan
 from cloven.partition.protection import COORDINATOR
 from cloven.runtime.cluster.errors import FrameFailed, ImageRefused
 from cloven.runtime.cluster.health import ClusterHealth, DeviceHealth
+from cloven.runtime.cluster.hysteresis import Hysteresis
 from cloven.runtime.cluster.image_task import NUMBERS
 from cloven.runtime.cluster.in_flight import InFlight
 from cloven.runtime.cluster.plan_follower import PlanFollower, misfits
@@ -56,9 +57,6 @@ REPLACING = 5.0
 
 ASKING = 1.0
 """Seconds between two requests to the workers that are not in use."""
-
-RETURNING = 2.0
-"""Seconds for which the workers of an earlier plan must have been up before it is used again."""
 
 LATE = 0.5
 """Seconds after which the coordinator asks the workers for the state of an image."""
@@ -242,18 +240,14 @@ class Coordinator:
 
         An earlier plan is used again when its workers have been up for a while.
         """
-        since: float | None = None
+        returning = Hysteresis()
         while True:
             await self.pool.wait()
             while (lost := self.pool.lost(HANGING)) and (found := self._better(lost)) is not None:
                 await self._move(*found, lost)
-            if lost or (found := self._better(())) is None:
-                since = None
-            elif since is None:
-                since = time.monotonic()
-            elif time.monotonic() - since >= RETURNING:
+            found = None if lost else self._better(())
+            if returning.due(time.monotonic(), possible=found is not None) and found is not None:
                 await self._move(*found, ())
-                since = None
 
     async def _move(self, to: UsablePlan, places: Mapping[str, str], lost: Sequence[str]) -> None:
         """Send images to the workers that take the places of a plan's devices, if they can."""
