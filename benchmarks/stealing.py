@@ -179,7 +179,7 @@ def rounds_of(ways: Mapping[Way, Path], bandwidth: str, photos: Path, rounds: in
     return found
 
 
-def measure(rounds: int = 3, images: int = 24, bandwidths: Sequence[str] = BANDWIDTHS) -> Iterator[Measurement]:
+def measure(rounds: int = 2, images: int = 16, bandwidths: Sequence[str] = BANDWIDTHS) -> Iterator[Measurement]:
     """Yield the throughput of both ways for each bandwidth, and their ratio."""
     from PIL import Image
 
@@ -213,8 +213,8 @@ def main() -> int:
     """Measure, print, and return 1 if a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bandwidths", nargs="*", metavar="BANDWIDTH", help="such as 100mbit")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--images", type=int, default=16)
     given = parser.parse_args()
     return shown(measure(given.rounds, given.images, given.bandwidths or BANDWIDTHS))
 

@@ -101,7 +101,7 @@ def test_what_is_wrong_with_a_fallback_is_said_before_anything_is_sent(cloven: R
 @pytest.mark.parametrize(
     ("folders", "message"),
     [
-        (("plan-bundle/edge0", "plan-bundle/edge0"), "got 2 bundles, 1 of them different"),
+        (("plan-bundle/edge0", "plan-bundle/edge0"), "a bundle is given twice"),
         (
             ("plan-bundle/edge0", "small-bundle/edge1"),
             "the folders are of edge0, edge1; expected those of one",

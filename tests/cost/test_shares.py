@@ -123,12 +123,12 @@ def test_what_cannot_be_chosen() -> None:
     on = cluster((1.0, 1.0))
     unknown = cloven.Cluster({"edge0": ClusterDevice(BOARD), "edge1": ClusterDevice()}, default=ClusterLink(WIRE))
     for strategy, where, message in (
-        (cloven.Vertical(cuts=["conv1"]), on, "got 0 strategies that take shares; expected one"),
+        (cloven.Vertical(cuts=["conv1"]), on, "the plan has 0 strategies that can have shares; expected one"),
         (Horizontal(), unknown, "edge1 has no profile in the cluster; `cloven profile` measures one"),
         (
             Data(grid=(2, 2)),
-            cluster((1.0,) * 4),
-            "expected one for each tile of a grid with a single row or column",
+            on,
+            "shares of tiles require a grid with a single row or column, such as 1x3, got 2x2",
         ),
     ):
         with pytest.raises(ClovenError, match=message):

@@ -1,4 +1,4 @@
-"""The tables and numbers in the pages about the papers are those of the stored results."""
+"""The tables and numbers in the pages about the papers, and about speed, are those of the stored results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import s1_page, s2_page
+from benchmarks import s1_page, s2_page, speed_page
 from benchmarks.pages import BLOCK, NUMBER, Page, prose
 from PIL import Image
 
@@ -18,7 +18,7 @@ from cloven.papers.s2.privacy import ScoresFigure
 from cloven.reporting.enclave_figures import draw, draw_reconstructions, draw_scores
 from cloven.reporting.findings import Sample
 
-PAGES = {"s1": s1_page.PAGE, "s2": s2_page.PAGE}
+PAGES = {"s1": s1_page.PAGE, "s2": s2_page.PAGE, "speed": speed_page.PAGE}
 BLOCKS = [(name, match[2], match[3]) for name, page in PAGES.items() for match in BLOCK.finditer(page.text)]
 
 

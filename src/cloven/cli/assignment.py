@@ -153,8 +153,8 @@ def print_result(result: AssignmentResult) -> None:
         devices.append([device.device, device.images, *times, steps])
     of, steals = ("task", True) if result.summary.workers else ("image", False)
     table(
-        f"devices: ms per {of}; median and 95th percentile of the compute time",
-        ["device", f"{of}s", "compute", "95 %", "sealing", "opening", "steps"],
+        f"devices: ms per {of}; median and 95th percentile of the compute time of the last {of}s",
+        ["device", f"last {of}s", "compute", "95 %", "sealing", "opening", "steps"],
         devices,
     )
     links = []

@@ -192,6 +192,8 @@ def lab(
         batch,
         **vars(emulated),
     )
+    if standby := sending.plan.standby:
+        log.warning("the laboratory starts no standbys; left out: %s", ", ".join(standby))
     if serve:
         crosses = sending.plan.transform.of(*link) if link is not None else NONE
         numbers = [] if crosses.exact else ["--numbers", crosses.name]

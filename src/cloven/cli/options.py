@@ -129,8 +129,8 @@ Window = Annotated[
 Batch = Annotated[
     int,
     typer.Option(
-        help="Maximum number of images that a worker computes together, of those that wait for it. More images a "
-        "second, of which each takes longer; the last digits of outputs may differ.",
+        help="Maximum number of images that a worker computes together, of those that wait for it. The last "
+        "digits of outputs may differ.",
         min=1,
         max=256,
         metavar="N",

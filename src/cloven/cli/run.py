@@ -213,7 +213,8 @@ def _run_on_workers(
     from cloven.runtime.evaluation import evaluated
 
     coordinator = _coordinator(source, options)
-    if verify and images.picture is not None and coordinator.plan.named_model.weights is None:
+    assumed = verify and images.picture is not None and coordinator.plan.named_model.weights is None
+    if assumed:
         log.warning(
             "the plan does not name weights: comparing with the model that `cloven bundle` writes without --data"
         )
@@ -234,6 +235,8 @@ def _run_on_workers(
     found = evaluated(given.sent, outputs, outcome.answered, whole=given.whole, link_bytes=counted)
     result = AssignmentResult(given, outcome.summary(), found, coordinator.pool.tls is not None)
     equal = log_check(found.check)
+    if assumed and not equal:
+        log.warning("if the bundle was written with --data or --weights, compare with them: give the same here")
     if as_json:
         print_json(result.json())
     else:

@@ -113,11 +113,10 @@ def _name(given: str | None, bundles: Sequence[LoadedBundle], identity: Identity
     from cloven.runtime.link.identity import name_problem
 
     hashes = {bundle.plan for bundle in bundles}
-    if len(hashes) < len(bundles) or len(bundles) > MOST_BUNDLES:
-        raise ClovenError(
-            f"got {len(bundles)} bundles, {len(hashes)} of them different; expected at most {MOST_BUNDLES}, each "
-            "once"
-        )
+    if len(hashes) < len(bundles):
+        raise ClovenError("a bundle is given twice; give each bundle once")
+    if len(bundles) > MOST_BUNDLES:
+        raise ClovenError(f"got {len(bundles)} bundles; expected at most {MOST_BUNDLES}")
     folders = dict.fromkeys(next(iter(bundle.parts)) for bundle in bundles if len(bundle.parts) == 1)
     if identity is None and len(folders) > 1:
         raise ClovenError(f"the folders are of {', '.join(folders)}; expected those of one device in each bundle")

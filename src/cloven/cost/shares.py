@@ -93,7 +93,15 @@ def _divided(plan: Plan) -> tuple[int, Horizontal | Data]:
     """Return the only strategy of a plan that takes shares, and its place."""
     found = [(place, stage) for place, stage in enumerate(plan.stages) if isinstance(stage, Horizontal | Data)]
     if len(found) != 1:
-        raise ClovenError(f"got {len(found)} strategies that take shares; expected one, horizontal or data")
+        raise ClovenError(
+            f"the plan has {len(found)} strategies that can have shares; expected one, horizontal or data"
+        )
+    stage = found[0][1]
+    if isinstance(stage, Data) and stage.grid is not None and min(stage.grid) != 1:
+        raise ClovenError(
+            "shares of tiles require a grid with a single row or column, such as 1x3, got "
+            f"{stage.grid[0]}x{stage.grid[1]}"
+        )
     return found[0]
 
 

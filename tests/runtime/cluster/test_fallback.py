@@ -28,7 +28,19 @@ from tests.runtime.cluster.machines import (
     outcomes,
     within,
 )
-from tests.runtime.cluster.plans import REPEATED, alone, bundled, images, many, plan, plan_of, whole, with_standbys
+from tests.runtime.cluster.plans import (
+    REPEATED,
+    accounted,
+    alone,
+    bundled,
+    images,
+    keys,
+    many,
+    plan,
+    plan_of,
+    whole,
+    with_standbys,
+)
 
 FIRST = bundled("lenet5", "vertical")  # edge0, edge1, edge2
 FALLBACKS = [bundled("lenet5", "rows"), bundled("lenet5", "pair")]  # both: edge0, edge1
@@ -215,16 +227,49 @@ def test_a_plan_that_is_no_fallback_is_refused_with_all_reasons(workers: Machine
     """Nothing is sent."""
     protected = plan_of(FIRST).model_copy(update={"protection": Protection(default="aes-256-gcm")})
     small = plan("resnet20", "pair").model_copy(update={"devices": ("edge0", "edge7")})
-    options = SendOptions(fallbacks=(small, plan_of(FALLBACKS[0])))
+    options = SendOptions(fallbacks=(small, plan_of(FALLBACKS[0]), protected, small))
     with pytest.raises(ClovenError) as caught:
         coordinator(protected, cluster(tmp_path, workers), options)
 
     other = "the fallback of edge0, edge7"
-    assert str(caught.value).splitlines() == [
+    twice = "is given twice, or is the plan itself; give each plan once"
+    refused = [
         f"{other} cannot be used: it takes images of shape (3, 32, 32); expected (1, 28, 28), as the plan",
         f"{other} cannot be used: the cluster file has no address of edge7",
-        f"{other} cannot be used: it protects coordinator-edge0, coordinator-edge7, edge0-edge7 less than the plan "
-        "before",
+        f"{other} cannot be used: it protects coordinator-edge0, coordinator-edge7, edge0-edge7 less than the "
+        "current plan",
         "the fallback of edge0, edge1 cannot be used: it protects coordinator-edge0, coordinator-edge1, "
-        "edge0-edge1 less than the plan before",
+        "edge0-edge1 less than the current plan",
     ]
+    assert str(caught.value).splitlines() == [
+        f"the fallback of edge0, edge1, edge2 {twice}",
+        f"{other} {twice}",
+        *refused,
+        *refused[:3],
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protection", ["aes-256-gcm", "mtls"])
+def test_protected_links(tmp_path: Path, protection: str) -> None:
+    """Both bundles use the keys of the workers."""
+    first, other = (bundled("lenet5", strategy, protection) for strategy in ("vertical", "pair"))
+
+    def options(name: str) -> Sequence[object]:
+        return [*([other / name] if (other / name).is_dir() else []), "--keys", keys() / name]
+
+    with machines(first, tmp_path / "workers", options) as made:
+        settings = SendOptions(deadline=20, fallbacks=(plan_of(other),))
+        run = coordinator(plan_of(first), cluster(tmp_path, made, keys()), settings)
+
+        async def everything() -> Outcomes:
+            async with run:
+                found = await outcomes(run, many(200), {104: made["edge2"].kill})
+                made["edge2"].again()
+                await used(run, 0)
+                return found + await outcomes(run, many(80))
+
+        found = within(60, everything())
+
+    assert not accounted(found)
+    assert gap(found[:200]) < 1

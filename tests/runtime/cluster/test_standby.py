@@ -110,6 +110,31 @@ def both(first: Event, second: Event) -> Event:
     return event
 
 
+def test_the_log_says_who_takes_which_place(
+    workers: Machines, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A device that is back has its own place at the next loss, and its standby takes that of the lost one."""
+    run = made(workers, tmp_path)
+
+    async def everything() -> Outcomes:
+        async with run:
+            found = await outcomes(run, many(64), {20: workers["edge1"].kill})
+            workers["edge1"].again()
+            while "edge1" not in run.current.ready:
+                await asyncio.sleep(0.1)
+            return found + await outcomes(run, many(64), {20: workers["edge0"].kill})
+
+    assert not accounted(within(60, everything()))
+    places = [
+        record.message for record in caplog.records if record.message.endswith("again") or "takes" in record.message
+    ]
+    assert places == [
+        "edge3 takes the place of edge1",
+        "edge1 has its own place again",
+        "edge3 takes the place of edge0",
+    ]
+
+
 def test_a_standby_that_hangs_holds_up_no_other(workers: Machines, tmp_path: Path) -> None:
     """The coordinator still takes edge3 to be ready when edge1 is lost."""
     run = made(workers, tmp_path, STANDBYS)

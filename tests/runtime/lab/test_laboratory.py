@@ -363,6 +363,15 @@ def test_a_link_that_is_down_for_longer_than_the_deadline_fails_images_with_its_
 
 
 @root
+def test_standbys_are_left_out(tmp_path: Path) -> None:
+    made = experiment(tmp_path / "lab", images=4)
+    plan = made.plan.model_copy(update={"standby": ("edge7",)})
+    found = laboratory.run(Experiment(plan, made.program, pixels(4), 0, tmp_path / "lab"))
+
+    assert found.summary.answered == 4
+
+
+@root
 def test_lost_packets_are_sent_again(tmp_path: Path) -> None:
     made = experiment(tmp_path / "lab", images=60, loss=0.03)
     found = laboratory.run(made)

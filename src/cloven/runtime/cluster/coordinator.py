@@ -266,11 +266,13 @@ class Coordinator:
             log.warning("cannot change to %s (%s): %s", to, why, reason)
             to.reasons |= dict.fromkeys(takers.values() or places.values(), reason)
             return
-        if to is before:
-            for device, worker in takers.items():
-                log.warning("%s takes the place of %s", worker, device)
-        else:
+        if to is not before:
             log.warning("changed from %s to %s: %s", before, to, why)
+        for device, worker in places.items():
+            if worker != device and pool.devices.get(worker) != device:
+                log.warning("%s takes the place of %s", worker, device)
+            elif worker == device and to is before and pool.names.get(device, device) != device:
+                log.warning("%s has its own place again", device)
         if lost:
             pool.give_up(lost)
 

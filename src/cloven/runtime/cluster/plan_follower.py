@@ -35,7 +35,7 @@ def misfits(plan: Plan, protection: Protection, cluster: Cluster) -> Iterator[st
     if unknown := [n for n in plan.devices if n not in cluster.devices or not cluster.devices[n].address]:
         yield f"the cluster file has no address of {', '.join(unknown)}"
     if links := weakened(protection, plan.protection, (COORDINATOR, *plan.devices)):
-        yield f"it protects {', '.join(links)} less than the plan before"
+        yield f"it protects {', '.join(links)} less than the current plan"
 
 
 def unusable(plan: Plan, before: Plan, cluster: Cluster) -> Iterator[str]:

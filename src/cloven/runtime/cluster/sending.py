@@ -173,7 +173,13 @@ def coordinator(plan: Plan, cluster_file: Path, options: SendOptions) -> Coordin
         log.info("with --steal, standbys take tasks from the start, if they are in the cluster file: %s", names)
     cluster = Cluster.load(cluster_file, () if options.steal else (*plan.devices, *standby))
     identity = read(Path(cluster.keys), COORDINATOR) if cluster.keys is not None else None
+    every = [plan, *options.fallbacks]
     problems = [
+        f"the fallback of {', '.join(other.devices)} is given twice, or is the plan itself; give each plan once"
+        for place, other in enumerate(every)
+        if other in every[:place]
+    ]
+    problems += [
         f"the fallback of {', '.join(other.devices)} cannot be used: {problem}"
         for other in options.fallbacks
         for problem in unusable(other, plan, cluster)

@@ -95,10 +95,11 @@ class UsablePlan:
             reason = "it gives no answer"
         before = self.reasons.get(name, UNKNOWN if name in self.standbys else "")
         self.reasons[name] = reason
+        role = "stand by" if name in self.standbys else "take its place"
         if reason and reason != before:
-            log.warning("%s cannot take a place in %s: %s", name, self, reason)
+            log.warning("%s cannot %s in %s: %s", name, role, self, reason)
         elif reason != before:
-            log.info("%s can take a place in %s", name, self)
+            log.info("%s can %s in %s", name, role, self)
 
     async def _reason(self, name: str, runs: Callable[[], Collection[str]]) -> str:
         devices = {self.plan.devices[0], self.plan.devices[-1]} if name in self.standbys else {name}

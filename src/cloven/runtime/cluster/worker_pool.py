@@ -84,7 +84,7 @@ def _remedy(found: WorkerDescription) -> str:
         return "write it again with `cloven bundle`"
     return (
         "it was upgraded; use the plan of that upgrade, or go back on all workers with "
-        "`cloven upgrade --rollback --cluster FILE`"
+        "`cloven upgrade --rollback --cluster FILE`, or by sending the earlier bundle again"
     )
 
 

@@ -125,7 +125,7 @@ def serve(experiment: Experiment, started: Callable[[str, str], object]) -> None
         folder, log = experiment.folder, experiment.folder / LOGS / "service.log"
         options = ["--listen", f"127.0.0.1:{SERVICE}", "--slots"]
         limits = ["--window", str(experiment.window), "--deadline", str(experiment.deadline)]
-        sending = [*limits, "--batch", str(experiment.batch)]
+        sending = [*limits, "--batch", str(experiment.batch), "--standby", ""]
         command = ["serve", str(folder / PLAN), "--cluster", str(folder / CLUSTER), *options, *sending]
         process = _start(net, COORDINATOR, command, log)
         _until_ready({"the service": (process, log)}, READY)

@@ -84,7 +84,7 @@ def _write(folder: Path, outcome: SendOutcome, pixels: NDArray[np.uint8], auxili
 if __name__ == "__main__":
     try:
         folder, task, window, deadline, batch, auxiliary = sys.argv[1:]
-        sending = SendOptions(int(window), float(deadline), batch=int(batch))
+        sending = SendOptions(int(window), float(deadline), standby=(), batch=int(batch))
         sys.exit(main(Path(folder), task, sending, int(auxiliary)))
     except KeyboardInterrupt:  # the laboratory passes Ctrl-C on
         sys.exit(STOPPED)
