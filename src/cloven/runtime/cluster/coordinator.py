@@ -190,6 +190,7 @@ class Coordinator:
         self.pool, self.plan, used = pool, pool.plan, self.current
         self.current = next((one for one in self.plans if one.plan is pool.plan), None) or self._upgraded()
         self.current.bundle = pool.bundle
+        self.current.use(pool.workers)
         if self.current is not used:
             used.release(before.workers, before.lost(HANGING))
         self.retiring[before.run] = asyncio.create_task(self._retire(before))

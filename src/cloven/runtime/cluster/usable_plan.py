@@ -66,10 +66,14 @@ class UsablePlan:
             in_use: whether they are used for this plan; there is nothing to ask them then.
         """
         if in_use:
-            for name in used:
-                self.reasons.pop(name, None)
+            self.use(used)
             return [name for name in self.addresses if name not in used]
         return [name for name in self.addresses if name not in used or self.reasons.get(name, UNKNOWN)]
+
+    def use(self, workers: Iterable[str]) -> None:
+        """Forget the reasons of workers that are now in use for this plan: `ready` has only others."""
+        for name in workers:
+            self.reasons.pop(name, None)
 
     def release(self, workers: Iterable[str], lost: Collection[str]) -> None:
         """Note which workers that were in use for this plan can take their places again."""
