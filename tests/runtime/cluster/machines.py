@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from inspect import isawaitable
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -163,6 +164,19 @@ def _running(made: dict[str, Machine], folder: Path) -> Iterator[dict[str, Machi
     assert not [line for line in lines if "trace" in line or line["level"] == "error"]
 
 
+def restored(shared: dict[str, Machine]) -> Iterator[dict[str, Machine]]:
+    """Yield workers of several tests, all of which run; resume those that were suspended afterwards."""
+    for worker in shared.values():
+        if worker.process.poll() is not None:
+            worker.again()
+    for worker in shared.values():
+        worker.ready()
+    yield shared
+    for worker in shared.values():
+        if worker.process.poll() is None:
+            worker.resume()
+
+
 def with_keys(keys: Path, *more: object) -> Options:
     """Return options that give each worker its keys."""
     return lambda name: ("--keys", keys / name, *more)
@@ -209,6 +223,12 @@ async def outcomes(run: Coordinator, images: Iterable[Any], events: Mapping[int,
         if len(found) in events and isawaitable(waiting := events[len(found)]()):
             await waiting
     return found
+
+
+def gap(found: Outcomes) -> float:
+    """Return the longest time without an answer, in seconds."""
+    times = sorted(answer.answered for answer in found if isinstance(answer, Prediction))
+    return max(later - earlier for earlier, later in pairwise(times))
 
 
 async def all_up(run: Coordinator) -> None:

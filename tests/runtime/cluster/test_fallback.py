@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +18,16 @@ from cloven.runtime.cluster.coordinator import Coordinator, Prediction
 from cloven.runtime.cluster.send_options import SendOptions
 from cloven.runtime.cluster.sending import SendOutcome
 from tests.runtime.cluster.machines import (
+    Event,
     Machine,
     Outcomes,
     cluster,
     coordinator,
     equals,
+    gap,
     machines,
     outcomes,
+    restored,
     within,
 )
 from tests.runtime.cluster.plans import (
@@ -61,16 +63,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
 
 @pytest.fixture
 def workers(shared: Machines) -> Iterator[Machines]:
-    """Return the workers, all of which run."""
-    for worker in shared.values():
-        if worker.process.poll() is not None:
-            worker.again()
-    for worker in shared.values():
-        worker.ready()
-    yield shared
-    for worker in shared.values():
-        if worker.process.poll() is None:
-            worker.resume()
+    yield from restored(shared)
 
 
 def made(workers: Machines, folder: Path, fallbacks: Sequence[Plan] | None = None) -> Coordinator:
@@ -103,10 +96,13 @@ def answered(found: Outcomes) -> list[int]:
     return which
 
 
-def gap(found: Outcomes) -> float:
-    """Return the longest time without an answer, in seconds."""
-    times = sorted(answer.answered for answer in found if isinstance(answer, Prediction))
-    return max(later - earlier for earlier, later in pairwise(times))
+async def lost_and_back(run: Coordinator, lose: Event, bring_back: Event) -> Outcomes:
+    """Return the outcomes of 200 images, of which a device is lost after 104, and of 80 when it is back."""
+    async with run:
+        found = await outcomes(run, many(200), {104: lose})
+        bring_back()
+        await used(run, 0)
+        return found + await outcomes(run, many(80))
 
 
 async def used(run: Coordinator, number: int) -> None:
@@ -154,16 +150,8 @@ def test_a_fallback_answers_until_the_lost_device_is_back(
 
 def test_a_fallback_answers_when_a_device_hangs(workers: Machines, tmp_path: Path) -> None:
     """The device continues later, and the plan is used again."""
-    run = made(workers, tmp_path)
-
-    async def everything() -> Outcomes:
-        async with run:
-            found = await outcomes(run, many(200), {104: workers["edge2"].pause})
-            workers["edge2"].resume()
-            await used(run, 0)
-            return found + await outcomes(run, many(80))
-
-    found = within(60, everything())
+    run, lost = made(workers, tmp_path), workers["edge2"]
+    found = within(60, lost_and_back(run, lost.pause, lost.resume))
     which = answered(found)
     assert 1 in which[104:200]
     assert which[200:] == [0] * 80
@@ -261,15 +249,7 @@ def test_protected_links(tmp_path: Path, protection: str) -> None:
     with machines(first, tmp_path / "workers", options) as made:
         settings = SendOptions(deadline=20, fallbacks=(plan_of(other),))
         run = coordinator(plan_of(first), cluster(tmp_path, made, keys()), settings)
-
-        async def everything() -> Outcomes:
-            async with run:
-                found = await outcomes(run, many(200), {104: made["edge2"].kill})
-                made["edge2"].again()
-                await used(run, 0)
-                return found + await outcomes(run, many(80))
-
-        found = within(60, everything())
+        found = within(60, lost_and_back(run, made["edge2"].kill, made["edge2"].again))
 
     assert not accounted(found)
     assert gap(found[:200]) < 1

@@ -9,13 +9,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from cloven.errors import ClovenError
-from cloven.runtime.cluster.coordinator import Coordinator, Prediction
+from cloven.runtime.cluster.coordinator import Coordinator
 from cloven.runtime.cluster.send_options import SendOptions
 from tests.runtime.cluster.machines import (
     Event,
@@ -24,8 +23,10 @@ from tests.runtime.cluster.machines import (
     cluster,
     coordinator,
     equals,
+    gap,
     machines,
     outcomes,
+    restored,
     with_keys,
     within,
 )
@@ -49,16 +50,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
 
 @pytest.fixture
 def workers(shared: Machines) -> Iterator[Machines]:
-    """Return the workers, all of which run."""
-    for worker in shared.values():
-        if worker.process.poll() is not None:
-            worker.again()
-    for worker in shared.values():
-        worker.ready()
-    yield shared
-    for worker in shared.values():
-        if worker.process.poll() is None:
-            worker.resume()
+    yield from restored(shared)
 
 
 def made(
@@ -72,12 +64,6 @@ async def sent(run: Coordinator, count: int, events: dict[int, Event]) -> Outcom
     """Return the outcomes of images; trigger events after some of them."""
     async with run:
         return await outcomes(run, many(count), events)
-
-
-def gap(found: Outcomes) -> float:
-    """Return the longest time without an answer, in seconds."""
-    times = sorted(answer.answered for answer in found if isinstance(answer, Prediction))
-    return max(later - earlier for earlier, later in pairwise(times))
 
 
 @pytest.mark.parametrize("device", ["edge0", "edge1", "edge2"])
