@@ -73,15 +73,23 @@ def process(
 
 @contextmanager
 def workers(
-    folder: Path, bundle: Path, keys: Path | None = None, upgrades: Path | None = None
+    folder: Path,
+    bundle: Path,
+    keys: Path | None = None,
+    upgrades: Path | None = None,
+    others: Sequence[Path] = (),
 ) -> Iterator[dict[str, Process]]:
-    """Run a worker for each device of a bundle, and write their addresses to ``cluster.toml`` in the folder."""
+    """Run a worker for each device of a bundle, and write their addresses to ``cluster.toml`` in the folder.
+
+    Each loads its part of the other bundles too, where it has one.
+    """
     devices = sorted(path.name for path in bundle.iterdir() if path.is_dir())
     listen = ("--listen", "127.0.0.1:0")
     options = {name: ["--keys", keys / name] if keys else [] for name in devices}
     if upgrades is not None:
         options = {name: [*given, "--upgrades", upgrades / name] for name, given in options.items()}
-    made = {name: Process(folder, "worker", bundle / name, *listen, *options[name]) for name in devices}
+    parts = {name: [one / name for one in (bundle, *others) if (one / name).is_dir()] for name in devices}
+    made = {name: Process(folder, "worker", *parts[name], *listen, *options[name]) for name in devices}
     try:
         lines = [f'{name} = "{json.loads(worker.until("ready"))["listen"]}"\n' for name, worker in made.items()]
         head = f'keys = "{keys / "coordinator"}"\n' if keys else ""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.cli import processes
 from tests.cli.conftest import Run
 from tests.cli.processes import Process, process
 
@@ -44,26 +45,10 @@ def _inside(material: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def workers(tmp_path: Path) -> Iterator[dict[str, Process]]:
+def workers(tmp_path: Path, material: Path) -> Iterator[dict[str, Process]]:
     """Run the workers, with their parts of both bundles; write the cluster file."""
-    listen = ("--listen", "127.0.0.1:0")
-    made = {
-        name: Process(
-            tmp_path,
-            "worker",
-            *(f"{plan}-bundle/{name}" for plan, devices in DEVICES.items() if name in devices),
-            *listen,
-        )
-        for name in DEVICES["plan"]
-    }
-    try:
-        lines = [f'{name} = "{json.loads(worker.until("ready"))["listen"]}"\n' for name, worker in made.items()]
-        (tmp_path / "cluster.toml").write_text(f"[devices]\n{''.join(lines)}")
+    with processes.workers(tmp_path, material / "plan-bundle", others=[material / "small-bundle"]) as made:
         yield made
-    finally:
-        for worker in made.values():
-            worker.process.kill()
-            worker.process.wait()
 
 
 def test_a_run_says_how_many_images_each_plan_answered(tmp_path: Path, workers: dict[str, Process]) -> None:
